@@ -1,0 +1,1 @@
+//! The programming model of Clinch: actors, contexts, calls, effects. No network, no Raft.

@@ -1,0 +1,2 @@
+//! The load generator of Clinch: open and closed loop, HDR histograms, results as data.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The Rust client of a Clinch cluster: routing, owner cache, retries by error class, typed calls.

@@ -1,0 +1,1 @@
+//! The HTTP door of a Clinch node, speaking the Rivet Actors client protocol.

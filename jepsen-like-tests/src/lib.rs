@@ -1,0 +1,1 @@
+//! Faults on real clusters of processes, with histories and checkers.

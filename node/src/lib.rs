@@ -1,0 +1,1 @@
+//! Durable, addressable actors: your binary is the cluster.

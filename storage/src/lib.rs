@@ -1,0 +1,1 @@
+//! The durable bytes of one Clinch node: raft log, state machine store, snapshots.

@@ -1,0 +1,1 @@
+//! QUIC between Clinch nodes and clients: framed, multiplexed, mutually authenticated.

@@ -1,0 +1,170 @@
+//! A call on an actor as it travels: from client or gateway to the owner, and the reply back.
+//!
+//! Argument and reply bytes are CBOR, produced once at the sender and not touched until the receiver decodes them.
+
+use bincode::{Decode, Encode};
+
+use crate::{ActorId, Epoch, Key, RegionId, RequestId, ShardId, Slot, Version, limits, slot_of};
+
+/// Which actor is meant.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Target {
+    /// By its id.
+    Id(ActorId),
+    /// By namespace, actor name and key.
+    Key {
+        /// The namespace (tenant); `default` unless given.
+        namespace: String,
+        /// The actor type's name.
+        name: String,
+        /// The key.
+        key: Key,
+        /// What to do when there is none: `None` fails with `actor.not_found`, `Some` creates it in the same turn.
+        create: Option<CreateSpec>,
+    },
+}
+
+impl Target {
+    /// The slot the actor lives in.
+    pub fn slot(&self) -> Slot {
+        match self {
+            Self::Id(id) => id.slot(),
+            Self::Key { namespace, name, key, .. } => slot_of(namespace, name, key),
+        }
+    }
+}
+
+/// How an actor that does not exist yet is made.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
+pub struct CreateSpec {
+    /// CBOR of the input; only the call that creates uses it.
+    pub input: Option<Vec<u8>>,
+    /// The home region; `None` is the region of the node that was asked.
+    pub region: Option<RegionId>,
+}
+
+/// What is asked of the actor.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum CallOp {
+    /// Run an action. `args` is a CBOR array of the positional arguments.
+    Action {
+        /// The action's name on the wire.
+        name: String,
+        /// The arguments.
+        args: Vec<u8>,
+    },
+    /// Find (or, with [`CreateSpec`], create) the actor; the reply's output is empty.
+    Resolve,
+    /// Create the actor; fails with `actor.duplicate_key` when the key is taken. The reply's output is empty.
+    Create,
+    /// Destroy the actor for ever; the reply's output is empty.
+    Destroy,
+}
+
+/// How fresh a read must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub enum Consistency {
+    /// As if executed between call and reply, alone.
+    #[default]
+    Linearizable,
+    /// May answer from a replica whose state is at most this many milliseconds old.
+    Stale {
+        /// Greatest age, in milliseconds.
+        max_age_ms: u32,
+    },
+}
+
+/// One call.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct CallRequest {
+    /// The caller's name for this intention.
+    pub request: RequestId,
+    /// All requests of this session with a lower number have been answered to the caller: their dedup records may go.
+    pub acked_below: u64,
+    /// Keep the dedup record for the long window (24 h), not the short one: the user chose the key.
+    pub long_dedup: bool,
+    /// Which actor.
+    pub target: Target,
+    /// What to do.
+    pub op: CallOp,
+    /// Only if the actor is awake; else `actor.not_active`.
+    pub if_active: bool,
+    /// How fresh a read must be.
+    pub consistency: Consistency,
+    /// The actors that wait for this call, outermost first.
+    pub chain: Vec<ActorId>,
+    /// CBOR of the connection parameters, for the connection hooks.
+    pub params: Option<Vec<u8>>,
+    /// W3C trace context (trace id, parent span id, flags); all zero when absent.
+    pub trace: [u8; 25],
+}
+
+impl CallRequest {
+    /// Checks what came from outside against the limits.
+    ///
+    /// # Errors
+    /// `request.too_large`, `actor.key_too_large` and the like, naming value and limit.
+    pub fn check(&self) -> Result<(), crate::ActorError> {
+        use crate::ActorError as E;
+        if let Target::Key { namespace, name, key, create } = &self.target {
+            if namespace.len() > limits::NAMESPACE_MAX {
+                return Err(E::too_long("namespace", namespace.len(), limits::NAMESPACE_MAX));
+            }
+            if name.chars().count() > limits::ACTOR_NAME_MAX {
+                return Err(E::too_long("actor name", name.chars().count(), limits::ACTOR_NAME_MAX));
+            }
+            if let Err(error) = key.clone().check() {
+                return Err(E::new(crate::group::ACTOR, crate::code::KEY_TOO_LARGE, error.to_string()));
+            }
+            if let Some(len) = create.as_ref().and_then(|c| c.input.as_ref()).map(Vec::len)
+                && len > limits::INPUT_MAX
+            {
+                return Err(E::new(
+                    crate::group::ACTOR,
+                    crate::code::INPUT_TOO_LARGE,
+                    format!("input has {len} bytes, at most {} are allowed", limits::INPUT_MAX),
+                ));
+            }
+        }
+        if let CallOp::Action { name, args } = &self.op {
+            if name.len() > limits::ACTION_NAME_MAX {
+                return Err(E::too_long("action name", name.len(), limits::ACTION_NAME_MAX));
+            }
+            if args.len() > limits::ARGS_MAX {
+                return Err(E::new(
+                    crate::group::MESSAGE,
+                    crate::code::INCOMING_TOO_LONG,
+                    format!("arguments have {} bytes, at most {} are allowed", args.len(), limits::ARGS_MAX),
+                ));
+            }
+        }
+        if self.chain.len() > limits::CHAIN_MAX {
+            return Err(E::too_long("call chain", self.chain.len(), limits::CHAIN_MAX));
+        }
+        Ok(())
+    }
+}
+
+/// Where in the actor's life a reply was produced: what a checker needs to judge a history in one pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct CallMeta {
+    /// The actor, this life of it.
+    pub actor: ActorId,
+    /// The shard that owns it.
+    pub shard: ShardId,
+    /// The ownership epoch that answered.
+    pub epoch: Epoch,
+    /// The actor's version after this call.
+    pub version: Version,
+    /// Whether this call created the actor.
+    pub created: bool,
+}
+
+/// The answer to a call that succeeded.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct CallReply {
+    /// Where it was produced.
+    pub meta: CallMeta,
+    /// CBOR of the action's result.
+    pub output: Vec<u8>,
+}

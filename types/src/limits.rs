@@ -1,0 +1,36 @@
+//! Limits that more than one crate checks. Every error that reports one names the value and the limit.
+
+/// Longest key component, in bytes.
+pub const KEY_COMPONENT_MAX: usize = 128;
+/// Longest serialized key, in bytes.
+pub const KEY_MAX: usize = 1024;
+/// Longest actor name, in characters.
+pub const ACTOR_NAME_MAX: usize = 64;
+/// Longest action, event or schedule name, in bytes.
+pub const ACTION_NAME_MAX: usize = 128;
+/// Longest namespace name, in bytes.
+pub const NAMESPACE_MAX: usize = 64;
+/// Largest input of a new actor, encoded, in bytes.
+pub const INPUT_MAX: usize = 4 << 20;
+/// Largest encoded argument list, in bytes.
+pub const ARGS_MAX: usize = 1 << 20;
+/// Largest encoded reply, in bytes.
+pub const REPLY_MAX: usize = 1 << 20;
+/// Largest encoded state, in bytes.
+pub const STATE_MAX: usize = 8 << 20;
+/// Encoded state size at which a warning is logged, in bytes.
+pub const STATE_WARN: usize = 256 << 10;
+/// Longest KV key, in bytes.
+pub const KV_KEY_MAX: usize = 2 << 10;
+/// Largest KV value, in bytes.
+pub const KV_VALUE_MAX: usize = 128 << 10;
+/// Most keys in one KV batch.
+pub const KV_BATCH_KEYS_MAX: usize = 128;
+/// Most bytes (keys and values) in one KV batch.
+pub const KV_BATCH_BYTES_MAX: usize = 976 << 10;
+/// Calls that may wait for one actor.
+pub const ACTOR_QUEUE_MAX: usize = 1024;
+/// Longest chain of actors calling each other.
+pub const CHAIN_MAX: usize = 64;
+/// Largest frame between nodes, or between a client and a node, in bytes: one input plus its header.
+pub const FRAME_MAX: usize = 16 << 20;

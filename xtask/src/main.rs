@@ -1,0 +1,2 @@
+//! The one gate of the repository: check, fix, tidy.
+fn main() {}
