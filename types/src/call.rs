@@ -29,7 +29,9 @@ impl Target {
     pub fn slot(&self) -> Slot {
         match self {
             Self::Id(id) => id.slot(),
-            Self::Key { namespace, name, key, .. } => slot_of(namespace, name, key),
+            Self::Key {
+                namespace, name, key, ..
+            } => slot_of(namespace, name, key),
         }
     }
 }
@@ -53,9 +55,11 @@ pub enum CallOp {
         /// The arguments.
         args: Vec<u8>,
     },
-    /// Find (or, with [`CreateSpec`], create) the actor; the reply's output is empty.
+    /// Find (or, with [`CreateSpec`], create) the actor; the reply's output is [`codec`](crate::codec) of an
+    /// [`ActorInfo`](crate::ActorInfo).
     Resolve,
-    /// Create the actor; fails with `actor.duplicate_key` when the key is taken. The reply's output is empty.
+    /// Create the actor; fails with `actor.duplicate_key` when the key is taken (metadata `existing_actor_id` and
+    /// `key`). The reply's output is as for [`CallOp::Resolve`].
     Create,
     /// Destroy the actor for ever; the reply's output is empty.
     Destroy,
@@ -106,15 +110,29 @@ impl CallRequest {
     /// `request.too_large`, `actor.key_too_large` and the like, naming value and limit.
     pub fn check(&self) -> Result<(), crate::ActorError> {
         use crate::ActorError as E;
-        if let Target::Key { namespace, name, key, create } = &self.target {
+        if let Target::Key {
+            namespace,
+            name,
+            key,
+            create,
+        } = &self.target
+        {
             if namespace.len() > limits::NAMESPACE_MAX {
                 return Err(E::too_long("namespace", namespace.len(), limits::NAMESPACE_MAX));
             }
             if name.chars().count() > limits::ACTOR_NAME_MAX {
-                return Err(E::too_long("actor name", name.chars().count(), limits::ACTOR_NAME_MAX));
+                return Err(E::too_long(
+                    "actor name",
+                    name.chars().count(),
+                    limits::ACTOR_NAME_MAX,
+                ));
             }
             if let Err(error) = key.clone().check() {
-                return Err(E::new(crate::group::ACTOR, crate::code::KEY_TOO_LARGE, error.to_string()));
+                return Err(E::new(
+                    crate::group::ACTOR,
+                    crate::code::KEY_TOO_LARGE,
+                    error.to_string(),
+                ));
             }
             if let Some(len) = create.as_ref().and_then(|c| c.input.as_ref()).map(Vec::len)
                 && len > limits::INPUT_MAX
@@ -134,7 +152,11 @@ impl CallRequest {
                 return Err(E::new(
                     crate::group::MESSAGE,
                     crate::code::INCOMING_TOO_LONG,
-                    format!("arguments have {} bytes, at most {} are allowed", args.len(), limits::ARGS_MAX),
+                    format!(
+                        "arguments have {} bytes, at most {} are allowed",
+                        args.len(),
+                        limits::ARGS_MAX
+                    ),
                 ));
             }
         }

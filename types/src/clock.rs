@@ -6,14 +6,19 @@ use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 /// Wall time in milliseconds since 1970-01-01 UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct WallMs(pub u64);
 
 impl WallMs {
     /// This time plus a duration; stops at the end of time instead of wrapping.
     pub fn after(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
+        )
     }
 }
 

@@ -5,7 +5,7 @@
 //! 2^32 would decode for seconds.
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
-use bincode::{Decode, Encode};
+pub use bincode::{Decode, Encode};
 
 use crate::limits::FRAME_MAX;
 
@@ -56,7 +56,9 @@ pub fn encode<T: Encode>(value: &T) -> Result<Vec<u8>, CodecError> {
 /// # Errors
 /// Only when the value is larger than [`FRAME_MAX`]; `out` may then end in part of it.
 pub fn encode_into<T: Encode>(value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
-    bincode::encode_into_std_write(value, out, CONFIG).map_err(|e| CodecError::Malformed { reason: e.to_string() })?;
+    bincode::encode_into_std_write(value, out, CONFIG).map_err(|e| CodecError::Malformed {
+        reason: e.to_string(),
+    })?;
     Ok(())
 }
 
@@ -78,12 +80,44 @@ pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, CodecError> {
 /// See [`CodecError`].
 pub fn decode_body<T: Decode<()>>(body: &[u8]) -> Result<T, CodecError> {
     if body.len() > FRAME_MAX {
-        return Err(CodecError::Malformed { reason: format!("{} bytes, at most {FRAME_MAX} are allowed", body.len()) });
+        return Err(CodecError::Malformed {
+            reason: format!("{} bytes, at most {FRAME_MAX} are allowed", body.len()),
+        });
     }
-    let (value, read) =
-        bincode::decode_from_slice(body, CONFIG).map_err(|e| CodecError::Malformed { reason: e.to_string() })?;
+    let (value, read) = bincode::decode_from_slice(body, CONFIG).map_err(|e| CodecError::Malformed {
+        reason: e.to_string(),
+    })?;
     if read < body.len() {
-        return Err(CodecError::Trailing { extra: body.len() - read });
+        return Err(CodecError::Trailing {
+            extra: body.len() - read,
+        });
+    }
+    Ok(value)
+}
+
+/// Encodes a value of a foreign type through serde, without a format byte.
+///
+/// # Errors
+/// Only when the value is larger than [`FRAME_MAX`].
+pub fn encode_serde<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
+    bincode::serde::encode_to_vec(value, CONFIG).map_err(|e| CodecError::Malformed {
+        reason: e.to_string(),
+    })
+}
+
+/// Decodes what [`encode_serde`] wrote.
+///
+/// # Errors
+/// See [`CodecError`].
+pub fn decode_serde<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, CodecError> {
+    let (value, read) =
+        bincode::serde::decode_from_slice(body, CONFIG).map_err(|e| CodecError::Malformed {
+            reason: e.to_string(),
+        })?;
+    if read < body.len() {
+        return Err(CodecError::Trailing {
+            extra: body.len() - read,
+        });
     }
     Ok(value)
 }
@@ -106,7 +140,10 @@ mod tests {
     fn a_claimed_length_beyond_the_limit_is_refused_without_allocating() {
         let mut hostile = vec![FORMAT, 253];
         hostile.extend_from_slice(&(1u64 << 40).to_le_bytes());
-        assert!(matches!(decode::<Vec<u8>>(&hostile), Err(CodecError::Malformed { .. })));
+        assert!(matches!(
+            decode::<Vec<u8>>(&hostile),
+            Err(CodecError::Malformed { .. })
+        ));
     }
 
     proptest! {

@@ -82,7 +82,12 @@ pub struct ActorError {
 impl ActorError {
     /// An error without metadata.
     pub fn new(group: impl Into<String>, code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { group: group.into(), code: code.into(), message: message.into(), metadata: None }
+        Self {
+            group: group.into(),
+            code: code.into(),
+            message: message.into(),
+            metadata: None,
+        }
     }
 
     /// The fixed error that hides an internal one; `reference` finds the full text in the node's log.
@@ -96,7 +101,11 @@ impl ActorError {
 
     /// A name that is too long.
     pub fn too_long(what: &str, len: usize, max: usize) -> Self {
-        Self::new(group::ACTOR, code::INVALID_REQUEST, format!("{what} has length {len}, at most {max} is allowed"))
+        Self::new(
+            group::ACTOR,
+            code::INVALID_REQUEST,
+            format!("{what} has length {len}, at most {max} is allowed"),
+        )
     }
 
     /// Whether this is the error `group.code`.

@@ -59,7 +59,9 @@ impl Slot {
 }
 
 /// The identity of one cluster, drawn when it is created; keeps nodes of two clusters apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode, Serialize, Deserialize,
+)]
 pub struct ClusterId(pub u128);
 
 impl fmt::Display for ClusterId {
@@ -69,7 +71,9 @@ impl fmt::Display for ClusterId {
 }
 
 /// Names one source of requests (a client, a gateway) for one run of its process. Drawn at random.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode, Serialize, Deserialize,
+)]
 pub struct SessionId(pub u128);
 
 impl fmt::Display for SessionId {
@@ -79,7 +83,9 @@ impl fmt::Display for SessionId {
 }
 
 /// The caller's name for one intention: a retry carries the same id, and takes effect at most once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode, Serialize, Deserialize,
+)]
 pub struct RequestId {
     /// Who asks.
     pub session: SessionId,
@@ -167,7 +173,9 @@ impl FromStr for ActorId {
     type Err = ActorIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bad = || ActorIdError::Text { len: text.chars().count() };
+        let bad = || ActorIdError::Text {
+            len: text.chars().count(),
+        };
         if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(bad());
         }
@@ -204,7 +212,13 @@ mod tests {
     #[test]
     fn text_that_is_no_actor_id_is_refused_by_name() {
         assert_eq!("x".parse::<ActorId>(), Err(ActorIdError::Text { len: 1 }));
-        assert_eq!("+00703ff0123456789abcdef00112233".parse::<ActorId>(), Err(ActorIdError::Text { len: 32 }));
-        assert_eq!("00000400000000000000000000000000".parse::<ActorId>(), Err(ActorIdError::Slot { slot: 1024 }));
+        assert_eq!(
+            "+00703ff0123456789abcdef00112233".parse::<ActorId>(),
+            Err(ActorIdError::Text { len: 32 })
+        );
+        assert_eq!(
+            "00000400000000000000000000000000".parse::<ActorId>(),
+            Err(ActorIdError::Slot { slot: 1024 })
+        );
     }
 }

@@ -17,7 +17,10 @@ pub struct Key(Vec<String>);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// One component is too long.
-    #[error("key component {index} has {len} bytes, at most {} are allowed", limits::KEY_COMPONENT_MAX)]
+    #[error(
+        "key component {index} has {len} bytes, at most {} are allowed",
+        limits::KEY_COMPONENT_MAX
+    )]
     Component {
         /// Which component, from 0.
         index: usize,
@@ -38,7 +41,10 @@ impl Key {
         let components: Vec<String> = components.into_iter().map(Into::into).collect();
         for (index, component) in components.iter().enumerate() {
             if component.len() > limits::KEY_COMPONENT_MAX {
-                return Err(KeyError::Component { index, len: component.len() });
+                return Err(KeyError::Component {
+                    index,
+                    len: component.len(),
+                });
             }
         }
         let key = Self(components);
@@ -117,12 +123,27 @@ impl fmt::Display for Key {
 /// Hashed bytes: for namespace, actor name and each key component, its length as u32 little-endian, then its bytes.
 pub fn slot_of(namespace: &str, name: &str, key: &Key) -> Slot {
     let mut bytes = Vec::with_capacity(64);
-    for part in [namespace, name].into_iter().chain(key.0.iter().map(String::as_str)) {
+    for part in [namespace, name]
+        .into_iter()
+        .chain(key.0.iter().map(String::as_str))
+    {
         // Parts are bounded far below 4 GiB by the limits.
         bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
         bytes.extend_from_slice(part.as_bytes());
     }
     Slot((xxhash_rust::xxh3::xxh3_64(&bytes) % u64::from(Slot::COUNT)) as u16)
+}
+
+/// A 128-bit name for a list of byte strings, the same in every process: xxh3-128 over length-prefixed parts.
+///
+/// Not for secrets and not against an attacker who chooses both inputs.
+pub fn hash_128(parts: &[&[u8]]) -> u128 {
+    let mut bytes = Vec::with_capacity(64);
+    for part in parts {
+        bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(part);
+    }
+    xxhash_rust::xxh3::xxh3_128(&bytes)
 }
 
 #[cfg(test)]
@@ -138,14 +159,23 @@ mod tests {
     fn serialized_keys_are_those_the_clients_write() {
         assert_eq!(key(&[]).to_string(), "/");
         assert_eq!(key(&["room", "a/b"]).to_string(), r"room/a\/b");
-        assert_eq!(key(&["k", "a/b", "", r"c\d", "e,f"]).to_string(), r"k/a\/b/\0/c\\d/e,f");
-        assert_eq!(Key::parse(r"k/a\/b/\0/c\\d/e,f").unwrap(), key(&["k", "a/b", "", r"c\d", "e,f"]));
+        assert_eq!(
+            key(&["k", "a/b", "", r"c\d", "e,f"]).to_string(),
+            r"k/a\/b/\0/c\\d/e,f"
+        );
+        assert_eq!(
+            Key::parse(r"k/a\/b/\0/c\\d/e,f").unwrap(),
+            key(&["k", "a/b", "", r"c\d", "e,f"])
+        );
         assert_eq!(key(&[""]).to_string(), r"\0");
     }
 
     #[test]
     fn a_key_over_its_limits_is_refused_with_its_length() {
-        assert_eq!(Key::new(["a", &"x".repeat(129)]), Err(KeyError::Component { index: 1, len: 129 }));
+        assert_eq!(
+            Key::new(["a", &"x".repeat(129)]),
+            Err(KeyError::Component { index: 1, len: 129 })
+        );
         let parts = vec!["y".repeat(128); 8];
         assert_eq!(Key::new(parts), Err(KeyError::Whole { len: 8 * 128 + 7 }));
     }
@@ -153,7 +183,10 @@ mod tests {
     /// A change here moves every actor of every existing cluster: it must never pass review.
     #[test]
     fn the_slot_of_a_key_never_changes() {
-        assert_eq!(slot_of("default", "counter", &key(&["my-counter"])), Slot(GOLDEN[0]));
+        assert_eq!(
+            slot_of("default", "counter", &key(&["my-counter"])),
+            Slot(GOLDEN[0])
+        );
         assert_eq!(slot_of("default", "counter", &key(&[])), Slot(GOLDEN[1]));
         assert_eq!(slot_of("default", "room", &key(&["a", "b"])), Slot(GOLDEN[2]));
         assert_eq!(slot_of("default", "room", &key(&["ab", ""])), Slot(GOLDEN[3]));

@@ -9,7 +9,9 @@ mod clock;
 pub mod codec;
 mod error;
 mod ids;
+mod info;
 mod key;
+pub mod kind;
 pub mod limits;
 mod route;
 
@@ -17,7 +19,9 @@ pub use call::{CallMeta, CallOp, CallReply, CallRequest, Consistency, CreateSpec
 pub use clock::{Clock, WallMs};
 pub use error::{ActorError, CallError, Reaction, code, group};
 pub use ids::{
-    ActorId, ActorIdError, ClusterId, Epoch, Incarnation, NodeId, RegionId, RequestId, SessionId, ShardId, Slot, Version,
+    ActorId, ActorIdError, ClusterId, Epoch, Incarnation, NodeId, RegionId, RequestId, SessionId, ShardId,
+    Slot, Version,
 };
-pub use key::{Key, KeyError, slot_of};
+pub use info::{ActorInfo, ListReply, ListRequest};
+pub use key::{Key, KeyError, hash_128, slot_of};
 pub use route::{NodeRoute, RouteMap, ShardRoute};

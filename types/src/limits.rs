@@ -34,3 +34,5 @@ pub const ACTOR_QUEUE_MAX: usize = 1024;
 pub const CHAIN_MAX: usize = 64;
 /// Largest frame between nodes, or between a client and a node, in bytes: one input plus its header.
 pub const FRAME_MAX: usize = 16 << 20;
+/// Most actors in one page of a listing.
+pub const LIST_MAX: u32 = 1000;

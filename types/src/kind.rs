@@ -1,0 +1,10 @@
+//! The kinds of request that clients and nodes send each other, one byte on the wire.
+//!
+//! Numbers are never reused. Kinds between nodes only start at 32.
+
+/// [`crate::CallRequest`] → `Result<CallReply, CallError>`.
+pub const CALL: u8 = 1;
+/// [`crate::ListRequest`] → `Result<ListReply, CallError>`.
+pub const LIST: u8 = 2;
+/// Empty → [`crate::RouteMap`].
+pub const ROUTES: u8 = 3;
