@@ -1,0 +1,85 @@
+//! Checkpoints: what has been applied goes into the state store, and only then may the log forget it.
+//!
+//! Invariant: the record of how far a group is travels in the batch that brings it there. A checkpoint of more keys
+//! than one batch should hold is written in several; all but the last say that the store is fuzzy up to the new
+//! index, and a crash in between is healed by replaying the log, like a snapshot taken during writes. (One huge
+//! batch would stop every reader of the store for as long as it takes.)
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::applied::Applied;
+use super::cell::{Cell, Phase};
+use super::keys;
+use super::overlay::Generation;
+use crate::metric_names;
+use crate::store::KeyWrite;
+
+/// Keys in one batch of the store.
+pub(crate) const BATCH_KEYS: usize = 2048;
+
+/// A checkpoint that is in the store but not durable yet.
+#[derive(Debug)]
+#[must_use = "without `finish` the group is stuck"]
+pub(crate) struct Written {
+    cell: Arc<Cell>,
+    applied: Applied,
+}
+
+/// Writes what waits into the store. `None` when nothing waits, or the group is busy with something else.
+pub(crate) fn write(cell: &Arc<Cell>) -> io::Result<Option<Written>> {
+    cell.poison.check()?;
+    let (generation, old, applied) = {
+        let mut state = cell.state.write();
+        if state.applied == state.flushed || !cell.enter(&mut state, Phase::Checkpointing) {
+            return Ok(None);
+        }
+        (
+            state.overlay.freeze(),
+            state.flushed.clone(),
+            state.applied.clone(),
+        )
+    };
+    // From here on an error poisons the storage, so it does not matter that the phase stays.
+    cell.guard(write_generation(cell, &generation, old, &applied))?;
+    metrics::counter!(metric_names::CHECKPOINT_KEYS).increment(generation.len() as u64);
+    Ok(Some(Written {
+        cell: Arc::clone(cell),
+        applied,
+    }))
+}
+
+fn write_generation(cell: &Cell, generation: &Generation, old: Applied, new: &Applied) -> io::Result<()> {
+    let fuzzy_end = new.index().max(old.fuzzy_end).max(new.fuzzy_end);
+    let fuzzy = Applied { fuzzy_end, ..old };
+    let mut batch: Vec<KeyWrite> = Vec::with_capacity(generation.len().min(BATCH_KEYS) + 1);
+    for (key, held) in generation {
+        if batch.len() == BATCH_KEYS {
+            batch.push(record(cell, &fuzzy)?);
+            cell.store.apply(std::mem::take(&mut batch))?;
+        }
+        batch.push((keys::data(cell.group, key), held.value.clone()));
+    }
+    batch.push(record(cell, new)?);
+    cell.store.apply(batch)
+}
+
+/// The write that says how far the group is.
+pub(crate) fn record(cell: &Cell, applied: &Applied) -> io::Result<KeyWrite> {
+    let bytes = applied.encode().map_err(io::Error::other)?;
+    Ok((keys::applied(cell.group), Some(Bytes::from(bytes))))
+}
+
+impl Written {
+    /// The store has been flushed: the log may forget what is in it.
+    pub(crate) fn finish(self) {
+        let mut state = self.cell.state.write();
+        state.overlay.thaw();
+        state.flushed = self.applied;
+        state.phase = Phase::Idle;
+        drop(state);
+        self.cell.idle.notify_waiters();
+    }
+}
