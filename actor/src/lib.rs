@@ -1,1 +1,66 @@
 //! The programming model of Clinch: actors, contexts, calls, effects. No network, no Raft.
+//!
+//! Users see [`Actor`] (written by `#[clinch::actor]`), [`Ctx`], handles and [`Call`]s, [`Event`]s and [`Error`].
+//! A node sees [`ActorType`], [`Turn`], [`Effects`] and implements [`Host`] and [`Caller`].
+//!
+//! Invariant: user code has no effect by itself. It changes its own state value and a list of [`Effects`]; both
+//! count only if whoever runs the turn commits them.
+//! Not here: running and committing turns (`node`), carrying calls (`node`, `client`), protocols (`gateway`).
+
+mod actor;
+mod args;
+mod caller;
+mod cbor;
+mod ctx;
+mod effects;
+mod erased;
+mod error;
+mod event;
+mod handle;
+mod key;
+mod kv;
+mod meta;
+mod options;
+mod outcome;
+mod registry;
+mod schedules;
+mod turn;
+mod typed;
+
+pub use actor::{
+    Actor, CreateFn, DefaultState, ExclusiveFn, HookFn, Input, InterleavedFn, MigrateFn, SharedFn, Spec,
+    reply,
+};
+pub use args::{Args, ArgsWriter};
+pub use caller::{BoxFuture, Caller, OutgoingCall};
+pub use cbor::{Any, DEPTH_MAX as CBOR_DEPTH_MAX, Rest, decode, to_vec as encode};
+pub use ctx::Ctx;
+pub use effects::{
+    EFFECTS_MAX, Effects, EventOut, ScheduleEntry, ScheduleId, ScheduleIdError, ScheduleOp, SendOut,
+};
+pub use erased::{ActionInfo, ActionKind, ActorType, Hook, StateArc};
+pub use error::{ActionResult, BoxError, Error, IntoActionError, Result};
+pub use event::{Emits, EmittedBy, Event};
+pub use handle::{Call, CallWithMeta, IDEMPOTENCY_KEY_MAX, IntoWallMs, RawHandle};
+pub use key::{IntoKey, KeyPart};
+pub use kv::{KV_LIST_MAX, Kv, KvEntry};
+pub use meta::ActorMeta;
+pub use options::{ActorOptions, OptionsError};
+pub use registry::{Registry, RegistryError};
+pub use schedules::Schedules;
+pub use turn::{Host, Origin, ReadState, Turn, TurnInit, UpdateState};
+pub use typed::TypeOf;
+
+pub use clinch_macros::{Event, actor};
+
+/// What the code written by the macros refers to. No part of the interface: it changes without notice.
+#[doc(hidden)]
+pub mod __private {
+    pub use clinch_types::RegionId;
+    pub use serde::Serialize;
+
+    pub use crate::outcome::{CallYourResultTypeResult, Fallible};
+    pub use crate::{
+        Actor, ActorOptions, Args, ArgsWriter, Call, Emits, Error, Event, Hook, RawHandle, Spec, reply,
+    };
+}

@@ -1,0 +1,41 @@
+//! The seam between a typed handle and whoever carries its calls: the node's router, the Rust client, a test.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clinch_types::{ActorId, CallOp, CallReply, Consistency, Target};
+
+use crate::Error;
+
+/// A future on the heap.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Carries calls to their actors.
+pub trait Caller: Send + Sync + 'static {
+    /// Ends with the reply or an error; never waits without bound. Retries, if any, happen inside and under one
+    /// request id.
+    fn call(&self, call: OutgoingCall) -> BoxFuture<'static, Result<CallReply, Error>>;
+}
+
+/// One call as a handle hands it over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutgoingCall {
+    /// To whom.
+    pub target: Target,
+    /// What to do.
+    pub op: CallOp,
+    /// How long the caller waits at most; `None` is the carrier's default.
+    pub timeout: Option<Duration>,
+    /// The user's name for this intention: remembered for the long window.
+    pub idempotency_key: Option<String>,
+    /// How fresh a read must be.
+    pub consistency: Consistency,
+    /// Only if the actor is awake.
+    pub if_active: bool,
+    /// The actors that wait for this call, outermost first.
+    pub chain: Vec<ActorId>,
+    /// CBOR of the connection parameters.
+    pub params: Option<Bytes>,
+}

@@ -1,0 +1,270 @@
+//! The context: everything an action may ask for beside its state.
+//!
+//! Invariant: what a context is asked to do takes effect if and when its turn commits; what it reads is local.
+
+use std::any::{Any, TypeId};
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use clinch_types::{ActorId, Key, RegionId, RequestId, WallMs};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+
+use crate::error::IntoActionError;
+use crate::turn::Effect;
+use crate::typed::{borrowed, unique};
+use crate::{Actor, EmittedBy, Error, EventOut, Input, IntoKey, Kv, Origin, RawHandle, Schedules, Turn};
+
+/// The context of one turn of an `A`. Cheap to clone.
+pub struct Ctx<A> {
+    turn: Arc<Turn>,
+    actor: PhantomData<fn() -> A>,
+}
+
+impl<A> Clone for Ctx<A> {
+    fn clone(&self) -> Self {
+        Self {
+            turn: self.turn.clone(),
+            actor: PhantomData,
+        }
+    }
+}
+
+impl<A> Ctx<A> {
+    /// The actor's id.
+    pub fn id(&self) -> ActorId {
+        self.turn.actor.id
+    }
+
+    /// The actor type's name.
+    pub fn name(&self) -> &str {
+        &self.turn.actor.name
+    }
+
+    /// The actor's key.
+    pub fn key(&self) -> &Key {
+        &self.turn.actor.key
+    }
+
+    /// The namespace it lives in.
+    pub fn namespace(&self) -> &str {
+        &self.turn.actor.namespace
+    }
+
+    /// Its home region.
+    pub fn region(&self) -> RegionId {
+        self.turn.actor.region
+    }
+
+    /// When it was created.
+    pub fn created(&self) -> WallMs {
+        self.turn.actor.created
+    }
+
+    /// The caller's name for this intention: the same on every retry. Give it to the outside world, whose side
+    /// effects may happen more than once.
+    pub fn request_id(&self) -> RequestId {
+        self.turn.request
+    }
+
+    /// Why this turn runs.
+    pub fn origin(&self) -> Origin {
+        self.turn.origin
+    }
+
+    /// Wall time at the start of the turn: the same however often it is asked.
+    pub fn now(&self) -> WallMs {
+        self.turn.now
+    }
+
+    /// Random bits from the node's seeded source.
+    pub fn random_u128(&self) -> u128 {
+        self.turn.host.random_u128()
+    }
+
+    /// Random bits from the node's seeded source.
+    pub fn random_u64(&self) -> u64 {
+        self.random_u128() as u64
+    }
+
+    /// A random number below `end`; 0 when `end` is 0.
+    pub fn random_below(&self, end: u64) -> u64 {
+        // The bias of one modulo over 128 bits is below 2^-64.
+        self.random_u128()
+            .checked_rem(u128::from(end))
+            .map_or(0, |x| x as u64)
+    }
+
+    /// The actor's key-value store.
+    pub fn kv(&self) -> Kv<'_> {
+        Kv::new(&self.turn)
+    }
+
+    /// The actor's schedules.
+    pub fn schedules(&self) -> Schedules<'_> {
+        Schedules::new(&self.turn)
+    }
+
+    /// Destroys the actor for ever when this turn commits; `on_destroy` runs first.
+    pub fn destroy(&self) {
+        self.turn.record_or_fail(Ok(Effect::Destroy));
+    }
+
+    /// Lets the actor sleep after this turn, without waiting until it is idle for long.
+    pub fn sleep(&self) {
+        self.turn.record_or_fail(Ok(Effect::Sleep));
+    }
+
+    /// A handle to another actor, in the same namespace.
+    pub fn get<B: Actor>(&self, key: impl IntoKey) -> B::Handle {
+        RawHandle::from_turn(self.turn.clone(), B::NAME, key).into()
+    }
+
+    /// A handle to another actor by its id.
+    pub fn by_id<B: Actor>(&self, id: ActorId) -> B::Handle {
+        RawHandle::from_turn_to(self.turn.clone(), id).into()
+    }
+
+    /// A handle to another actor whose Rust type is not known here.
+    pub fn get_named(&self, name: &str, key: impl IntoKey) -> RawHandle {
+        RawHandle::from_turn(self.turn.clone(), name, key)
+    }
+
+    /// Application data by its type, see [`crate::Registry::data`].
+    ///
+    /// # Errors
+    /// An internal error naming the type, when the program did not register one.
+    pub fn data<T: Send + Sync + 'static>(&self) -> Result<Arc<T>, Error> {
+        self.turn
+            .host
+            .data(TypeId::of::<T>())
+            .and_then(|data| data.downcast().ok())
+            .ok_or_else(|| {
+                let type_name = std::any::type_name::<T>();
+                Error::internal(format!(
+                    "no application data of type {type_name}: add it with `Registry::data`"
+                ))
+            })
+    }
+
+    /// Ends when the turn is to end early: its time is up, or the actor stops.
+    pub fn cancelled(&self) -> WaitForCancellationFuture<'_> {
+        self.turn.cancelled.cancelled()
+    }
+
+    /// The token behind [`Ctx::cancelled`], to hand to other code.
+    pub fn cancellation(&self) -> &CancellationToken {
+        &self.turn.cancelled
+    }
+
+    /// A span with the turn's names, for work that runs outside of it.
+    pub fn span(&self) -> tracing::Span {
+        self.turn.span()
+    }
+
+    /// The input this actor was created with, in `create` and `on_create`.
+    pub fn input(&self) -> Input {
+        Input(self.turn.input.clone())
+    }
+}
+
+impl<A: Actor> Ctx<A> {
+    /// Around a turn.
+    pub fn new(turn: Arc<Turn>) -> Self {
+        Self {
+            turn,
+            actor: PhantomData,
+        }
+    }
+
+    /// A handle to this actor itself, to schedule or send to.
+    pub fn me(&self) -> A::Handle {
+        RawHandle::me(self.turn.clone()).into()
+    }
+
+    /// Tells every connection that listens, when this turn commits.
+    ///
+    /// An event that cannot be encoded, or is over the limit, fails the turn.
+    pub fn broadcast<E: EmittedBy<A>>(&self, event: E) {
+        let effect = event.encode_args().map(|args| {
+            Effect::Event(EventOut {
+                name: E::NAME.to_owned(),
+                args: args.into(),
+            })
+        });
+        self.turn.record_or_fail(effect);
+    }
+
+    /// Reads the state, in an action without `self`. Inside other actions it would wait for itself: use `self`.
+    ///
+    /// # Errors
+    /// When the actor cannot serve any more, or in an action with `self`.
+    pub async fn read<R, F>(&self, read: F) -> Result<R, Error>
+    where
+        R: Send + 'static,
+        F: FnOnce(&A) -> R + Send + 'static,
+    {
+        self.check_interleaved("read")?;
+        let boxed = Box::new(move |state: crate::StateArc| {
+            Box::new(borrowed::<A>(&state).map(read)) as Box<dyn Any + Send>
+        });
+        let read = self
+            .turn
+            .host
+            .with_state(self.id(), self.turn.clone(), boxed)
+            .await?;
+        *downcast::<Result<R, Error>>(read)?
+    }
+
+    /// Changes the state in a committed turn of its own, in an action without `self`.
+    ///
+    /// # Errors
+    /// When the turn did not commit, or in an action with `self`.
+    pub async fn update<R, F>(&self, update: F) -> Result<R, Error>
+    where
+        R: Send + 'static,
+        F: FnOnce(&mut A) -> R + Send + 'static,
+    {
+        self.try_update(move |state, _| Ok::<R, Error>(update(state)))
+            .await
+    }
+
+    /// As [`Ctx::update`], with the context of the inner turn, whose effects (events, schedules, KV) commit with
+    /// the change. An error rolls the inner turn back.
+    ///
+    /// # Errors
+    /// What `update` returned; when the turn did not commit, or in an action with `self`.
+    pub async fn try_update<R, E, F>(&self, update: F) -> Result<R, Error>
+    where
+        R: Send + 'static,
+        E: IntoActionError,
+        F: FnOnce(&mut A, &Ctx<A>) -> Result<R, E> + Send + 'static,
+    {
+        self.check_interleaved("update")?;
+        let boxed = Box::new(move |state: &mut crate::StateArc, turn: &Arc<Turn>| {
+            let value = update(unique::<A>(state)?, &Ctx::new(turn.clone())).map_err(E::into_action_error)?;
+            turn.verdict("the update")?;
+            Ok(Box::new(value) as Box<dyn Any + Send>)
+        });
+        let value = self
+            .turn
+            .host
+            .update_state(self.id(), self.turn.clone(), boxed)
+            .await?;
+        Ok(*downcast::<R>(value)?)
+    }
+
+    fn check_interleaved(&self, what: &str) -> Result<(), Error> {
+        match self.turn.kind {
+            crate::ActionKind::Interleaved => Ok(()),
+            crate::ActionKind::Exclusive | crate::ActionKind::Shared => Err(Error::internal(format!(
+                "`c.{what}` is for actions without `self`; this one has the state at hand"
+            ))),
+        }
+    }
+}
+
+fn downcast<T: 'static>(value: Box<dyn Any + Send>) -> Result<Box<T>, Error> {
+    value
+        .downcast()
+        .map_err(|_| Error::internal("the node answered with a value of another type"))
+}

@@ -1,0 +1,129 @@
+//! What a turn asks for: collected while user code runs, taken by the node when the turn ended well, dropped
+//! otherwise.
+//!
+//! Invariant: effects are absolute writes. Nothing here depends on what else happens before they are applied.
+//! Not here: applying them (node), their bytes in the log (node).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use clinch_types::{Target, WallMs};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Most bytes of names, keys and values in the effects of one turn, the state not counted: what fits one large
+/// log entry.
+pub const EFFECTS_MAX: usize = 4 << 20;
+
+/// Names one schedule of one actor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct ScheduleId(pub u128);
+
+impl fmt::Display for ScheduleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// A text that is no schedule id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a schedule id is 32 hexadecimal digits")]
+pub struct ScheduleIdError;
+
+impl FromStr for ScheduleId {
+    type Err = ScheduleIdError;
+
+    fn from_str(text: &str) -> Result<Self, ScheduleIdError> {
+        if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(ScheduleIdError);
+        }
+        u128::from_str_radix(text, 16)
+            .map(Self)
+            .map_err(|_| ScheduleIdError)
+    }
+}
+
+impl Serialize for ScheduleId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ScheduleId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// An action to run later, on this actor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScheduleEntry {
+    /// Its name.
+    pub id: ScheduleId,
+    /// Not before this time.
+    pub due: WallMs,
+    /// The action's name on the wire.
+    pub action: String,
+    /// CBOR array of the arguments.
+    pub args: Bytes,
+}
+
+/// A change of the actor's schedules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ScheduleOp {
+    /// Add, or replace the one with this id.
+    Put(ScheduleEntry),
+    /// Remove, if it is there.
+    Cancel(ScheduleId),
+}
+
+/// An event for the actor's connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventOut {
+    /// Its name on the wire.
+    pub name: String,
+    /// CBOR array of the arguments.
+    pub args: Bytes,
+}
+
+/// A one-way call to another actor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SendOut {
+    /// To whom.
+    pub target: Target,
+    /// The action's name on the wire.
+    pub action: String,
+    /// CBOR array of the arguments.
+    pub args: Bytes,
+}
+
+/// What one turn asked for, the state aside.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Effects {
+    /// KV writes: a value, or `None` to delete.
+    pub kv: BTreeMap<Vec<u8>, Option<Bytes>>,
+    /// Changes of schedules, in the order they were asked for.
+    pub schedules: Vec<ScheduleOp>,
+    /// Events, in order.
+    pub events: Vec<EventOut>,
+    /// One-way calls, in order.
+    pub sends: Vec<SendOut>,
+    /// The actor is to be destroyed.
+    pub destroy: bool,
+    /// The actor asks to go to sleep.
+    pub sleep: bool,
+}
+
+impl Effects {
+    /// Whether nothing is to be made durable. Asking for sleep alone leaves no trace.
+    pub fn is_empty(&self) -> bool {
+        self.kv.is_empty()
+            && self.schedules.is_empty()
+            && self.events.is_empty()
+            && self.sends.is_empty()
+            && !self.destroy
+    }
+}

@@ -1,0 +1,104 @@
+//! The interface a node runs actors through: no generics, states as [`StateArc`], arguments and results as bytes.
+//!
+//! Not here: how a typed actor becomes one (`typed`), what turns run with (`turn`).
+
+use std::any::Any;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::{ActorOptions, BoxFuture, Error, Turn};
+
+/// Holds an actor's state. The only reference while an exclusive turn or a hook runs.
+pub type StateArc = Arc<dyn Any + Send + Sync>;
+
+/// How an action runs, known from its receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActionKind {
+    /// `&mut self`: alone, committed.
+    Exclusive,
+    /// `&self`: a read, beside other reads.
+    Shared,
+    /// No `self`: beside everything; touches the state in turns of its own.
+    Interleaved,
+}
+
+/// One action of an actor type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActionInfo {
+    /// Its name on the wire.
+    pub name: &'static str,
+    /// How it runs.
+    pub kind: ActionKind,
+}
+
+/// A moment in the life of an actor at which its code may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hook {
+    /// Once, after `create`.
+    OnCreate,
+    /// At each start: after creation, sleep, move or crash.
+    OnWake,
+    /// Before sleep; not after a crash.
+    OnSleep,
+    /// Before the state is gone for ever.
+    OnDestroy,
+}
+
+/// An actor type without its Rust type. Implemented by [`crate::TypeOf`].
+pub trait ActorType: Send + Sync + 'static {
+    /// Its name on the wire.
+    fn name(&self) -> &'static str;
+    /// The version of its state's shape.
+    fn version(&self) -> u32;
+    /// How its actors are run.
+    fn options(&self) -> &ActorOptions;
+    /// Its actions; indexes of other methods point in here.
+    fn actions(&self) -> &[ActionInfo];
+    /// Finds an action.
+    fn action(&self, name: &str) -> Option<usize>;
+    /// Whether [`ActorType::hook`] would do anything.
+    fn has_hook(&self, hook: Hook) -> bool;
+    /// Makes the first state.
+    fn create(&self, turn: Arc<Turn>, input: Option<Bytes>) -> BoxFuture<'static, Result<StateArc, Error>>;
+    /// Appends the state as CBOR with field names.
+    ///
+    /// # Errors
+    /// When the state refuses to be serialized; `out` may then end in part of it.
+    fn encode(&self, state: &StateArc, out: &mut Vec<u8>) -> Result<(), Error>;
+    /// Reads a state back; runs `migrate` when it is of an older version.
+    ///
+    /// # Errors
+    /// Names both versions when the state is newer than the code, or the field that does not fit.
+    fn decode(&self, version: u32, bytes: &[u8]) -> Result<StateArc, Error>;
+    /// Runs a `&mut self` action. When the result is an error the state returned is dirty: drop it.
+    fn exclusive(
+        &self,
+        action: usize,
+        state: StateArc,
+        turn: Arc<Turn>,
+        args: Bytes,
+    ) -> BoxFuture<'static, (StateArc, Result<Vec<u8>, Error>)>;
+    /// Runs a `&self` action.
+    fn shared(
+        &self,
+        action: usize,
+        state: StateArc,
+        turn: Arc<Turn>,
+        args: Bytes,
+    ) -> BoxFuture<'static, Result<Vec<u8>, Error>>;
+    /// Runs an action without `self`.
+    fn interleaved(
+        &self,
+        action: usize,
+        turn: Arc<Turn>,
+        args: Bytes,
+    ) -> BoxFuture<'static, Result<Vec<u8>, Error>>;
+    /// Runs a hook; `Ok` at once when there is none. When the result is an error the state returned is dirty.
+    fn hook(
+        &self,
+        hook: Hook,
+        state: StateArc,
+        turn: Arc<Turn>,
+    ) -> BoxFuture<'static, (StateArc, Result<(), Error>)>;
+}

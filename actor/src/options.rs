@@ -1,0 +1,145 @@
+//! Options of an actor type, checked once where the type is registered.
+
+use std::time::Duration;
+
+use clinch_types::limits;
+
+/// How actors of one type are run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ActorOptions {
+    /// Longest run of one action. Default: 60 s.
+    pub action_timeout: Duration,
+    /// Idle time after which the actor sleeps; `None` is never. Default: 30 s.
+    pub sleep_after: Option<Duration>,
+    /// Calls that may wait for one actor. Default: 1,024.
+    pub queue_max: usize,
+    /// Largest encoded state, in bytes. Default: 8 MiB.
+    pub state_max: usize,
+    /// Longest run of `create`. Default: 5 s.
+    pub create_timeout: Duration,
+    /// Longest run of `on_create`. Default: 5 s.
+    pub on_create_timeout: Duration,
+    /// Longest run of `on_wake`. Default: 5 s.
+    pub on_wake_timeout: Duration,
+    /// Longest run of `on_sleep`. Default: 5 s.
+    pub on_sleep_timeout: Duration,
+    /// Longest run of `on_destroy`. Default: 5 s.
+    pub on_destroy_timeout: Duration,
+}
+
+impl Default for ActorOptions {
+    fn default() -> Self {
+        let hook = Duration::from_secs(5);
+        Self {
+            action_timeout: Duration::from_secs(60),
+            sleep_after: Some(Duration::from_secs(30)),
+            queue_max: limits::ACTOR_QUEUE_MAX,
+            state_max: limits::STATE_MAX,
+            create_timeout: hook,
+            on_create_timeout: hook,
+            on_wake_timeout: hook,
+            on_sleep_timeout: hook,
+            on_destroy_timeout: hook,
+        }
+    }
+}
+
+/// Why options are refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OptionsError {
+    /// A time limit of zero would fail everything.
+    #[error("{option} is zero, it must be more")]
+    Zero {
+        /// Which option.
+        option: &'static str,
+    },
+    /// Outside the range that the formats allow.
+    #[error("{option} is {value}, it must be between 1 and {max}")]
+    Range {
+        /// Which option.
+        option: &'static str,
+        /// What was given.
+        value: usize,
+        /// The greatest value allowed.
+        max: usize,
+    },
+}
+
+/// Most calls that an actor type may ask to queue: the queue holds their arguments in memory.
+const QUEUE_MAX: usize = 1 << 20;
+
+impl ActorOptions {
+    /// Passes sound options through.
+    ///
+    /// # Errors
+    /// Names the first option that is out of range, its value and its bound.
+    pub fn validate(self) -> Result<Self, OptionsError> {
+        let times = [
+            ("action_timeout", Some(self.action_timeout)),
+            ("sleep_after", self.sleep_after),
+            ("create_timeout", Some(self.create_timeout)),
+            ("on_create_timeout", Some(self.on_create_timeout)),
+            ("on_wake_timeout", Some(self.on_wake_timeout)),
+            ("on_sleep_timeout", Some(self.on_sleep_timeout)),
+            ("on_destroy_timeout", Some(self.on_destroy_timeout)),
+        ];
+        for (option, time) in times {
+            if time.is_some_and(|time| time.is_zero()) {
+                return Err(OptionsError::Zero { option });
+            }
+        }
+        let sizes = [
+            ("queue_max", self.queue_max, QUEUE_MAX),
+            ("state_max", self.state_max, limits::STATE_MAX),
+        ];
+        for (option, value, max) in sizes {
+            if value == 0 || value > max {
+                return Err(OptionsError::Range { option, value, max });
+            }
+        }
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_sound() {
+        assert_eq!(ActorOptions::default().validate(), Ok(ActorOptions::default()));
+    }
+
+    #[test]
+    fn options_out_of_range_are_refused_by_name() {
+        let zero = ActorOptions {
+            on_wake_timeout: Duration::ZERO,
+            ..ActorOptions::default()
+        };
+        assert_eq!(
+            zero.validate(),
+            Err(OptionsError::Zero {
+                option: "on_wake_timeout"
+            })
+        );
+        let value = limits::STATE_MAX + 1;
+        let big = ActorOptions {
+            state_max: value,
+            ..ActorOptions::default()
+        };
+        assert_eq!(
+            big.validate(),
+            Err(OptionsError::Range {
+                option: "state_max",
+                value,
+                max: limits::STATE_MAX
+            })
+        );
+        let never = ActorOptions {
+            sleep_after: None,
+            ..ActorOptions::default()
+        };
+        assert!(never.validate().is_ok());
+    }
+}

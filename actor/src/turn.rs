@@ -1,0 +1,299 @@
+//! One turn: what user code runs with, and the ledger of what it asked for.
+//!
+//! Invariant: after [`Turn::take_effects`] nothing more is recorded; a context that outlives its turn (kept by a
+//! task of the user's) gets an error, its effects are not lost in silence.
+//! Not here: running turns, committing them (node).
+
+use std::any::{Any, TypeId};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use clinch_types::{ActorId, RequestId, WallMs, group};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::effects::EFFECTS_MAX;
+use crate::{ActionKind, ActorMeta, BoxFuture, Caller, Effects, Error, EventOut, ScheduleEntry, ScheduleId};
+use crate::{ScheduleOp, SendOut, StateArc};
+
+/// Why a turn runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Somebody called.
+    Call,
+    /// A schedule was due.
+    Schedule(ScheduleId),
+    /// A hook of the actor's life.
+    Hook,
+    /// The actor is being created.
+    Create,
+}
+
+/// Work on the state for [`Host::with_state`].
+pub type ReadState = Box<dyn FnOnce(StateArc) -> Box<dyn Any + Send> + Send>;
+
+/// Work on the state for [`Host::update_state`]; runs in the turn it is given.
+pub type UpdateState =
+    Box<dyn FnOnce(&mut StateArc, &Arc<Turn>) -> Result<Box<dyn Any + Send>, Error> + Send>;
+
+/// What a node offers to running turns.
+pub trait Host: Send + Sync + 'static {
+    /// Wall time.
+    fn now(&self) -> WallMs;
+    /// Random bits from the node's seeded source.
+    fn random_u128(&self) -> u128;
+    /// One KV value as of the last executed turn; contexts lay their turn's own writes over it.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn kv_get(&self, actor: ActorId, key: &[u8]) -> Result<Option<Bytes>, Error>;
+    /// At most `limit` KV entries with keys in the range, in key order or against it, as of the last executed turn.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn kv_scan(
+        &self,
+        actor: ActorId,
+        start: Bound<&[u8]>,
+        end: Bound<&[u8]>,
+        limit: usize,
+        reverse: bool,
+    ) -> Result<Vec<(Vec<u8>, Bytes)>, Error>;
+    /// The actor's schedules as of the last executed turn.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn schedules(&self, actor: ActorId) -> Result<Vec<ScheduleEntry>, Error>;
+    /// Who carries calls to other actors.
+    fn caller(&self) -> Arc<dyn Caller>;
+    /// Application data by its type.
+    fn data(&self, type_id: TypeId) -> Option<Arc<dyn Any + Send + Sync>>;
+    /// For interleaved actions: runs `f` as a shared read.
+    fn with_state(
+        &self,
+        actor: ActorId,
+        turn: Arc<Turn>,
+        f: ReadState,
+    ) -> BoxFuture<'static, Result<Box<dyn Any + Send>, Error>>;
+    /// For interleaved actions: runs `f` as an exclusive turn of its own, committed when the future resolves.
+    fn update_state(
+        &self,
+        actor: ActorId,
+        turn: Arc<Turn>,
+        f: UpdateState,
+    ) -> BoxFuture<'static, Result<Box<dyn Any + Send>, Error>>;
+}
+
+/// What [`Turn::new`] needs.
+pub struct TurnInit {
+    /// Whose turn.
+    pub actor: Arc<ActorMeta>,
+    /// The caller's name for this intention.
+    pub request: RequestId,
+    /// The actors that wait for this turn, outermost first; without this one.
+    pub chain: Vec<ActorId>,
+    /// Why it runs.
+    pub origin: Origin,
+    /// How it runs; hooks and creation are [`ActionKind::Exclusive`].
+    pub kind: ActionKind,
+    /// When its time is up.
+    pub deadline: Option<Instant>,
+    /// CBOR of the input, for the turn that creates the actor: `on_create` reads it.
+    pub input: Option<Bytes>,
+    /// The node.
+    pub host: Arc<dyn Host>,
+    /// Fires when the turn is to end early: time up, actor stopping.
+    pub cancelled: CancellationToken,
+}
+
+/// What one turn runs with. Made by the node, handed to user code inside a context.
+pub struct Turn {
+    /// Whose turn.
+    pub actor: Arc<ActorMeta>,
+    /// The caller's name for this intention.
+    pub request: RequestId,
+    /// The actors that wait for this turn, outermost first; without this one.
+    pub chain: Vec<ActorId>,
+    /// Why it runs.
+    pub origin: Origin,
+    /// How it runs.
+    pub kind: ActionKind,
+    /// When its time is up.
+    pub deadline: Option<Instant>,
+    /// CBOR of the input, in the turn that creates the actor.
+    pub input: Option<Bytes>,
+    /// The node.
+    pub host: Arc<dyn Host>,
+    /// Fires when the turn is to end early.
+    pub cancelled: CancellationToken,
+    /// Wall time at the start of the turn.
+    pub now: WallMs,
+    ledger: Mutex<Ledger>,
+}
+
+#[derive(Default)]
+struct Ledger {
+    effects: Effects,
+    /// Bytes recorded so far; a replaced KV value counts again.
+    bytes: usize,
+    /// The first thing that went wrong where user code could not be told; fails the turn.
+    failure: Option<Error>,
+    closed: bool,
+}
+
+/// One thing a turn asks for.
+pub(crate) enum Effect {
+    Kv(Vec<u8>, Option<Bytes>),
+    Schedule(ScheduleOp),
+    Event(EventOut),
+    Send(SendOut),
+    Destroy,
+    Sleep,
+}
+
+impl Effect {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Kv(key, value) => key.len() + value.as_ref().map_or(0, Bytes::len),
+            Self::Schedule(ScheduleOp::Put(entry)) => entry.action.len() + entry.args.len() + 24,
+            Self::Schedule(ScheduleOp::Cancel(_)) => 16,
+            Self::Event(event) => event.name.len() + event.args.len(),
+            Self::Send(send) => send.action.len() + send.args.len() + 24,
+            Self::Destroy | Self::Sleep => 0,
+        }
+    }
+}
+
+impl Turn {
+    /// Starts a turn now.
+    pub fn new(init: TurnInit) -> Arc<Self> {
+        let TurnInit {
+            actor,
+            request,
+            chain,
+            origin,
+            kind,
+            deadline,
+            input,
+            host,
+            cancelled,
+        } = init;
+        let now = host.now();
+        let ledger = Mutex::default();
+        Arc::new(Self {
+            actor,
+            request,
+            chain,
+            origin,
+            kind,
+            deadline,
+            input,
+            host,
+            cancelled,
+            now,
+            ledger,
+        })
+    }
+
+    /// Ends the turn and takes what it asked for.
+    pub fn take_effects(&self) -> Effects {
+        let mut ledger = self.ledger.lock();
+        ledger.closed = true;
+        std::mem::take(&mut ledger.effects)
+    }
+
+    /// The chain of calls made by this turn: whoever waits for it, and this actor unless it does not wait.
+    ///
+    /// An interleaved action holds nothing, so calling its own actor is no deadlock.
+    pub fn outgoing_chain(&self) -> Vec<ActorId> {
+        let mut chain = self.chain.clone();
+        match self.kind {
+            ActionKind::Exclusive | ActionKind::Shared => chain.push(self.actor.id),
+            ActionKind::Interleaved => {}
+        }
+        chain
+    }
+
+    /// A span with the turn's names, for everything logged while it runs.
+    pub fn span(&self) -> tracing::Span {
+        tracing::info_span!(
+            "turn",
+            actor = %self.actor.id,
+            name = %self.actor.name,
+            key = %self.actor.key,
+            request = %self.request,
+            shard = %self.actor.shard,
+        )
+    }
+
+    pub(crate) fn record(&self, effect: Effect) -> Result<(), Error> {
+        self.record_all(vec![effect])
+    }
+
+    /// Records all of them or none.
+    pub(crate) fn record_all(&self, all: Vec<Effect>) -> Result<(), Error> {
+        let mut ledger = self.ledger.lock();
+        if ledger.closed {
+            return Err(Error::new(
+                group::ACTOR,
+                "turn_ended",
+                "the turn of this context has ended",
+            ));
+        }
+        let bytes = all
+            .iter()
+            .map(Effect::bytes)
+            .fold(ledger.bytes, usize::saturating_add);
+        if bytes > EFFECTS_MAX {
+            let message =
+                format!("the effects of one turn have {bytes} bytes, at most {EFFECTS_MAX} are allowed");
+            return Err(Error::new(group::ACTOR, "turn_too_large", message));
+        }
+        ledger.bytes = bytes;
+        for effect in all {
+            match effect {
+                Effect::Kv(key, value) => drop(ledger.effects.kv.insert(key, value)),
+                Effect::Schedule(op) => ledger.effects.schedules.push(op),
+                Effect::Event(event) => ledger.effects.events.push(event),
+                Effect::Send(send) => ledger.effects.sends.push(send),
+                Effect::Destroy => ledger.effects.destroy = true,
+                Effect::Sleep => ledger.effects.sleep = true,
+            }
+        }
+        Ok(())
+    }
+
+    /// For effects whose method returns nothing: a failure fails the turn.
+    pub(crate) fn record_or_fail(&self, effect: Result<Effect, Error>) {
+        if let Err(error) = effect.and_then(|effect| self.record(effect)) {
+            let mut ledger = self.ledger.lock();
+            if ledger.closed {
+                tracing::warn!(actor = %self.actor.id, %error, "effect after the end of its turn dropped");
+            }
+            ledger.failure.get_or_insert(error);
+        }
+    }
+
+    /// Looks at what was recorded so far.
+    pub(crate) fn peek<T>(&self, look: impl FnOnce(&Effects) -> T) -> T {
+        look(&self.ledger.lock().effects)
+    }
+
+    /// The verdict on a turn whose user code ended well: something it could not be told of, or effects of a read.
+    pub(crate) fn verdict(&self, what: &str) -> Result<(), Error> {
+        let mut ledger = self.ledger.lock();
+        if let Some(error) = ledger.failure.take() {
+            return Err(error);
+        }
+        if self.kind == ActionKind::Shared && !ledger.effects.is_empty() {
+            ledger.effects = Effects::default();
+            let message = format!(
+                "{what} takes `&self`, so it only reads: take `&mut self` to write, schedule or broadcast"
+            );
+            return Err(Error::new(group::ACTOR, "read_only", message));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,251 @@
+//! Makes a typed actor into the interface a node runs.
+//!
+//! Invariant: a result leaves only after [`Turn::verdict`] passed it, and an error leaves only as a definite one.
+
+use std::collections::BTreeMap;
+use std::future::ready;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use clinch_types::{code, group, limits};
+
+use crate::actor::Run;
+use crate::registry::RegistryError;
+use crate::{
+    ActionInfo, Actor, ActorOptions, ActorType, Args, BoxFuture, Ctx, Error, Hook, Input, Spec, StateArc,
+    Turn, cbor,
+};
+
+/// An actor type as a node runs it.
+pub struct TypeOf<A: Actor> {
+    spec: Spec<A>,
+    index: BTreeMap<&'static str, usize>,
+    options: ActorOptions,
+}
+
+impl<A: Actor> TypeOf<A> {
+    /// Checks the type's names and options.
+    ///
+    /// # Errors
+    /// Names what is wrong, and the actor.
+    pub fn new() -> Result<Self, RegistryError> {
+        check_actor_name(A::NAME)?;
+        let options = A::options().validate().map_err(|source| RegistryError::Options {
+            actor: A::NAME,
+            source,
+        })?;
+        let spec = A::spec();
+        let mut index = BTreeMap::new();
+        for (position, info) in spec.infos.iter().enumerate() {
+            if info.name.is_empty() || info.name.len() > limits::ACTION_NAME_MAX {
+                return Err(RegistryError::ActionName {
+                    actor: A::NAME,
+                    action: info.name,
+                });
+            }
+            if index.insert(info.name, position).is_some() {
+                return Err(RegistryError::DuplicateAction {
+                    actor: A::NAME,
+                    action: info.name,
+                });
+            }
+        }
+        Ok(Self { spec, index, options })
+    }
+
+    fn info(&self, action: usize) -> &'static str {
+        self.spec.infos.get(action).map_or("?", |info| info.name)
+    }
+
+    fn hook_fn(&self, hook: Hook) -> Option<crate::actor::HookFn<A>> {
+        self.spec
+            .hooks
+            .iter()
+            .find(|(at, _)| *at == hook)
+            .map(|(_, run)| *run)
+    }
+}
+
+fn check_actor_name(name: &'static str) -> Result<(), RegistryError> {
+    let bad = |reason| Err(RegistryError::ActorName { name, reason });
+    if name.is_empty() {
+        return bad("it is empty");
+    }
+    if name.chars().count() > limits::ACTOR_NAME_MAX {
+        return bad("it is longer than 64 characters");
+    }
+    if name
+        .chars()
+        .any(|c| matches!(c, '/' | '@' | ',') || c.is_whitespace() || c.is_control())
+    {
+        return bad("it contains one of `/`, `@`, `,`, white space or a control character");
+    }
+    Ok(())
+}
+
+/// The node asked for what it must not ask: an action of another kind, a state of another type.
+fn misuse(what: &str) -> Error {
+    Error::internal(format!("the actor was run wrongly: {what}"))
+}
+
+/// The last look at a result before it leaves.
+fn finish(turn: &Turn, name: &str, result: Result<Vec<u8>, Error>) -> Result<Vec<u8>, Error> {
+    let output = result.map_err(Error::into_definite)?;
+    turn.verdict(name)?;
+    let (len, max) = (output.len(), limits::REPLY_MAX);
+    if len > max {
+        let message = format!("the reply of {name} has {len} bytes, at most {max} are allowed");
+        return Err(Error::new(group::MESSAGE, code::OUTGOING_TOO_LONG, message));
+    }
+    Ok(output)
+}
+
+/// The state, alone.
+pub(crate) fn unique<A: Actor>(state: &mut StateArc) -> Result<&mut A, Error> {
+    Arc::get_mut(state)
+        .ok_or_else(|| misuse("its state is shared during an exclusive turn"))?
+        .downcast_mut()
+        .ok_or_else(|| misuse("its state has another type"))
+}
+
+/// The state, beside other readers.
+pub(crate) fn borrowed<A: Actor>(state: &StateArc) -> Result<&A, Error> {
+    state
+        .downcast_ref()
+        .ok_or_else(|| misuse("its state has another type"))
+}
+
+impl<A: Actor> ActorType for TypeOf<A> {
+    fn name(&self) -> &'static str {
+        A::NAME
+    }
+
+    fn version(&self) -> u32 {
+        A::VERSION
+    }
+
+    fn options(&self) -> &ActorOptions {
+        &self.options
+    }
+
+    fn actions(&self) -> &[ActionInfo] {
+        &self.spec.infos
+    }
+
+    fn action(&self, name: &str) -> Option<usize> {
+        self.index.get(name).copied()
+    }
+
+    fn has_hook(&self, hook: Hook) -> bool {
+        self.hook_fn(hook).is_some()
+    }
+
+    fn create(&self, turn: Arc<Turn>, input: Option<Bytes>) -> BoxFuture<'static, Result<StateArc, Error>> {
+        let create = self.spec.create;
+        Box::pin(async move {
+            let made = create(Ctx::new(turn.clone()), Input(input))
+                .await
+                .map_err(Error::into_definite)?;
+            turn.verdict("create")?;
+            Ok(Arc::new(made) as StateArc)
+        })
+    }
+
+    fn encode(&self, state: &StateArc, out: &mut Vec<u8>) -> Result<(), Error> {
+        cbor::write_to(borrowed::<A>(state)?, out)
+    }
+
+    fn decode(&self, version: u32, bytes: &[u8]) -> Result<StateArc, Error> {
+        let (name, ours) = (A::NAME, A::VERSION);
+        if version > ours {
+            let message =
+                format!("the state of {name} has version {version}, this node's code has version {ours}");
+            return Err(Error::new(group::ACTOR, "state_too_new", message));
+        }
+        let state: A = match self.spec.migrate {
+            Some(migrate) if version < ours => migrate(version, bytes).map_err(|e| {
+                Error::internal(format!("migrating {name} from version {version} to {ours}: {e}"))
+            })?,
+            _ => cbor::from_slice_strict(bytes).map_err(|e| {
+                Error::internal(format!("reading the state of {name}, version {version}: {e}"))
+            })?,
+        };
+        Ok(Arc::new(state))
+    }
+
+    fn exclusive(
+        &self,
+        action: usize,
+        mut state: StateArc,
+        turn: Arc<Turn>,
+        args: Bytes,
+    ) -> BoxFuture<'static, (StateArc, Result<Vec<u8>, Error>)> {
+        let Some(&Run::Exclusive(run)) = self.spec.runs.get(action) else {
+            return Box::pin(ready((state, Err(misuse("this is no exclusive action")))));
+        };
+        let name = self.info(action);
+        Box::pin(async move {
+            let ready = Args::parse(name, &args).and_then(|args| Ok((unique::<A>(&mut state)?, args)));
+            let result = match ready {
+                Ok((actor, args)) => run(actor, Ctx::new(turn.clone()), args).await,
+                Err(error) => Err(error),
+            };
+            (state, finish(&turn, name, result))
+        })
+    }
+
+    fn shared(
+        &self,
+        action: usize,
+        state: StateArc,
+        turn: Arc<Turn>,
+        args: Bytes,
+    ) -> BoxFuture<'static, Result<Vec<u8>, Error>> {
+        let Some(&Run::Shared(run)) = self.spec.runs.get(action) else {
+            return Box::pin(ready(Err(misuse("this is no shared action"))));
+        };
+        let name = self.info(action);
+        Box::pin(async move {
+            let args = Args::parse(name, &args)?;
+            let result = run(borrowed::<A>(&state)?, Ctx::new(turn.clone()), args).await;
+            finish(&turn, name, result)
+        })
+    }
+
+    fn interleaved(
+        &self,
+        action: usize,
+        turn: Arc<Turn>,
+        args: Bytes,
+    ) -> BoxFuture<'static, Result<Vec<u8>, Error>> {
+        let Some(&Run::Interleaved(run)) = self.spec.runs.get(action) else {
+            return Box::pin(ready(Err(misuse("this is no interleaved action"))));
+        };
+        let name = self.info(action);
+        Box::pin(async move {
+            let result = run(Ctx::new(turn.clone()), Args::parse(name, &args)?).await;
+            finish(&turn, name, result)
+        })
+    }
+
+    fn hook(
+        &self,
+        hook: Hook,
+        mut state: StateArc,
+        turn: Arc<Turn>,
+    ) -> BoxFuture<'static, (StateArc, Result<(), Error>)> {
+        let Some(run) = self.hook_fn(hook) else {
+            return Box::pin(ready((state, Ok(()))));
+        };
+        Box::pin(async move {
+            let result = match unique::<A>(&mut state) {
+                Ok(actor) => run(actor, Ctx::new(turn.clone()))
+                    .await
+                    .map_err(Error::into_definite),
+                Err(error) => Err(error),
+            };
+            let result = result.and_then(|()| turn.verdict("the hook"));
+            (state, result)
+        })
+    }
+}

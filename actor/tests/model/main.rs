@@ -1,0 +1,15 @@
+//! Actors as a node runs them, on a node in memory.
+
+// The paths that the macros write for users, who depend on `clinch` only.
+extern crate clinch_actor as clinch;
+
+mod actions;
+mod calls;
+mod counter;
+mod errors;
+mod events;
+mod hooks;
+mod kv;
+mod registry;
+mod support;
+mod wire;

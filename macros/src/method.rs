@@ -1,0 +1,291 @@
+//! One function of the block: is it an action or a hook, and what does it take?
+
+use syn::spanned::Spanned;
+use syn::{Attribute, FnArg, Ident, ImplItemFn, LitStr, Pat, ReturnType, Signature, Type};
+
+use crate::names::{camel_case, check_wire_name};
+
+/// What hooks there are; the order is that of an actor's life.
+pub(crate) const HOOKS: [&str; 6] = [
+    "create",
+    "on_create",
+    "on_wake",
+    "on_sleep",
+    "on_destroy",
+    "migrate",
+];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Receiver {
+    Exclusive,
+    Shared,
+    None,
+}
+
+/// How a parameter list takes the context.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CtxParam {
+    None,
+    Reference,
+    Value,
+}
+
+/// A parameter that is an argument.
+pub(crate) struct Param {
+    pub(crate) ident: Ident,
+    pub(crate) ty: Type,
+    /// Whether it takes all further arguments.
+    pub(crate) is_rest: bool,
+}
+
+pub(crate) enum Role {
+    /// With its name on the wire.
+    Action(String),
+    /// With the hook's name, the function's.
+    Hook(String),
+}
+
+/// A marked function.
+pub(crate) struct Method {
+    pub(crate) role: Role,
+    pub(crate) ident: Ident,
+    pub(crate) receiver: Receiver,
+    pub(crate) ctx: CtxParam,
+    pub(crate) params: Vec<Param>,
+    pub(crate) is_async: bool,
+    pub(crate) output: ReturnType,
+    /// `cfg`, `doc` and `deprecated`, for what is generated from it.
+    pub(crate) attrs: Vec<Attribute>,
+}
+
+impl Method {
+    /// Takes the mark off the function. `None` when there is none.
+    pub(crate) fn take(function: &mut ImplItemFn) -> syn::Result<Option<Self>> {
+        let mut marks = Vec::new();
+        function.attrs.retain(|attr| {
+            let mark = attr.path().is_ident("action") || attr.path().is_ident("hook");
+            if mark {
+                marks.push(attr.clone());
+            }
+            !mark
+        });
+        let Some(mark) = marks.pop() else { return Ok(None) };
+        if let Some(second) = marks.pop() {
+            return Err(syn::Error::new(
+                second.span(),
+                "a function is marked once, as `#[action]` or as `#[hook]`",
+            ));
+        }
+        let sig = &function.sig;
+        check_plain(sig)?;
+        let (receiver, ctx, params) = inputs(sig)?;
+        let role = if mark.path().is_ident("action") {
+            Role::Action(action_name(&mark, &sig.ident)?)
+        } else {
+            Role::Hook(hook_name(&mark, &sig.ident)?)
+        };
+        let kept = |attr: &&Attribute| {
+            ["cfg", "doc", "deprecated"]
+                .iter()
+                .any(|name| attr.path().is_ident(name))
+        };
+        let method = Self {
+            role,
+            ident: sig.ident.clone(),
+            receiver,
+            ctx,
+            params,
+            is_async: sig.asyncness.is_some(),
+            output: sig.output.clone(),
+            attrs: function.attrs.iter().filter(kept).cloned().collect(),
+        };
+        method.check_hook()?;
+        Ok(Some(method))
+    }
+
+    pub(crate) fn cfgs(&self) -> impl Iterator<Item = &Attribute> {
+        self.attrs.iter().filter(|attr| attr.path().is_ident("cfg"))
+    }
+
+    /// Whether the shape is that of its hook.
+    fn check_hook(&self) -> syn::Result<()> {
+        let Role::Hook(name) = &self.role else {
+            return Ok(());
+        };
+        let fail = |message: String| Err(syn::Error::new(self.ident.span(), message));
+        let returns_self = !matches!(self.output, ReturnType::Default);
+        match name.as_str() {
+            "create" if self.receiver != Receiver::None || self.params.len() > 1 || !returns_self => fail(
+                "the hook `create` is `async fn create(c: &Ctx<Self>, input: Input) -> Self`, \
+                 context and input may be left out, it may return a `Result`"
+                    .to_owned(),
+            ),
+            "migrate"
+                if self.receiver != Receiver::None
+                    || self.params.len() != 2
+                    || self.ctx != CtxParam::None
+                    || self.is_async
+                    || !returns_self =>
+            {
+                fail("the hook `migrate` is `fn migrate(from: u32, bytes: &[u8]) -> Self`, it may return a `Result`".to_owned())
+            }
+            "create" | "migrate" => Ok(()),
+            "on_create" if self.receiver == Receiver::None || self.params.len() > 1 => fail(
+                "the hook `on_create` is `async fn on_create(&mut self, c: &Ctx<Self>, input: Input)`, \
+                 context and input may be left out, it may return a `Result`"
+                    .to_owned(),
+            ),
+            "on_create" => Ok(()),
+            other if self.receiver == Receiver::None || !self.params.is_empty() => fail(format!(
+                "the hook `{other}` is `async fn {other}(&mut self, c: &Ctx<Self>)`, \
+                 the context may be left out, it may return a `Result<()>`"
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn action_name(mark: &Attribute, ident: &Ident) -> syn::Result<String> {
+    let mut name = camel_case(ident);
+    let mut span = ident.span();
+    if !matches!(mark.meta, syn::Meta::Path(_)) {
+        mark.parse_nested_meta(|meta| {
+            if !meta.path.is_ident("name") {
+                return Err(meta.error("unknown argument; `#[action]` knows: name"));
+            }
+            let literal: LitStr = meta.value()?.parse()?;
+            (name, span) = (literal.value(), literal.span());
+            Ok(())
+        })?;
+    }
+    check_wire_name(&name).map_err(|why| syn::Error::new(span, why))?;
+    Ok(name)
+}
+
+fn hook_name(mark: &Attribute, ident: &Ident) -> syn::Result<String> {
+    mark.meta
+        .require_path_only()
+        .map_err(|e| syn::Error::new(e.span(), "`#[hook]` has no arguments"))?;
+    let name = ident.to_string();
+    if HOOKS.contains(&name.as_str()) {
+        return Ok(name);
+    }
+    let known = HOOKS.join(", ");
+    Err(syn::Error::new(
+        ident.span(),
+        format!("there is no hook `{name}`; hooks are: {known}"),
+    ))
+}
+
+/// Refuses what cannot cross the wire.
+fn check_plain(sig: &Signature) -> syn::Result<()> {
+    if let Some(unsafety) = &sig.unsafety {
+        return Err(syn::Error::new(
+            unsafety.span(),
+            "actions and hooks are not unsafe",
+        ));
+    }
+    if let Some(param) = sig.generics.params.first() {
+        return Err(syn::Error::new(
+            param.span(),
+            "actions and hooks have no generic parameters: callers are on the wire",
+        ));
+    }
+    if let Some(variadic) = &sig.variadic {
+        return Err(syn::Error::new(
+            variadic.span(),
+            "actions and hooks are not variadic",
+        ));
+    }
+    Ok(())
+}
+
+fn inputs(sig: &Signature) -> syn::Result<(Receiver, CtxParam, Vec<Param>)> {
+    let (mut receiver, mut ctx, mut params) = (Receiver::None, CtxParam::None, Vec::new());
+    for (position, input) in sig.inputs.iter().enumerate() {
+        let typed = match input {
+            FnArg::Receiver(this) => {
+                receiver = receiver_of(this)?;
+                continue;
+            }
+            FnArg::Typed(typed) => typed,
+        };
+        let found = ctx_param(&typed.ty);
+        if found == CtxParam::None {
+            params.push(param(typed, sig, position + 1 == sig.inputs.len())?);
+        } else if position == usize::from(receiver != Receiver::None) {
+            ctx = found;
+        } else {
+            return Err(syn::Error::new(
+                typed.span(),
+                "the context is the first parameter after `self`",
+            ));
+        }
+    }
+    Ok((receiver, ctx, params))
+}
+
+/// A parameter that is an argument.
+fn param(typed: &syn::PatType, sig: &Signature, is_last: bool) -> syn::Result<Param> {
+    let fail = |span: proc_macro2::Span, why: &str| Err(syn::Error::new(span, why));
+    match &*typed.ty {
+        // The bytes of an old state do not come over the wire.
+        Type::Reference(reference) if sig.ident != "migrate" => {
+            return fail(
+                reference.span(),
+                "arguments come over the wire, so they are owned: take `String` for `&str`, `Vec<T>` for `&[T]`",
+            );
+        }
+        Type::ImplTrait(ty) => {
+            return fail(
+                ty.span(),
+                "arguments come over the wire, so they have one concrete type",
+            );
+        }
+        _ => {}
+    }
+    let Pat::Ident(pat) = &*typed.pat else {
+        return fail(
+            typed.pat.span(),
+            "an argument needs a name; take it apart in the body",
+        );
+    };
+    let is_rest = is_named(&typed.ty, "Rest");
+    if is_rest && !is_last {
+        return fail(
+            typed.span(),
+            "`Rest` takes all further arguments, so it is the last",
+        );
+    }
+    Ok(Param {
+        ident: pat.ident.clone(),
+        ty: (*typed.ty).clone(),
+        is_rest,
+    })
+}
+
+fn receiver_of(this: &syn::Receiver) -> syn::Result<Receiver> {
+    match (&this.reference, &this.mutability, &this.colon_token) {
+        (Some(_), Some(_), None) => Ok(Receiver::Exclusive),
+        (Some(_), None, None) => Ok(Receiver::Shared),
+        _ => Err(syn::Error::new(
+            this.span(),
+            "an actor is not taken by value: `&mut self` to change it, `&self` to read it, no `self` to run beside it",
+        )),
+    }
+}
+
+/// Whether a type is written as a path that ends in this name.
+fn is_named(ty: &Type, name: &str) -> bool {
+    matches!(ty, Type::Path(path) if path.path.segments.last().is_some_and(|last| last.ident == name))
+}
+
+fn ctx_param(ty: &Type) -> CtxParam {
+    match ty {
+        Type::Reference(reference) if reference.mutability.is_none() && is_named(&reference.elem, "Ctx") => {
+            CtxParam::Reference
+        }
+        ty if is_named(ty, "Ctx") => CtxParam::Value,
+        _ => CtxParam::None,
+    }
+}
