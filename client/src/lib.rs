@@ -1,1 +1,16 @@
-//! The Rust client of a Clinch cluster: routing, owner cache, retries by error class, typed calls.
+//! The Rust client of a Clinch cluster: finds owners, retries by error class, carries typed calls.
+//!
+//! Invariant: one intention keeps one request id through every retry, so it takes effect at most once.
+//! Not here: the programming model (`actor`), how bytes travel (`transport`), the HTTP protocol's server side
+//! (`gateway`).
+
+mod client;
+mod http;
+mod metric_names;
+mod router;
+mod session;
+
+pub use client::{Client, ClientConfig, ClientError, Cluster};
+pub use http::{HttpClient, encode as percent_encode};
+pub use router::{BoxFuture, LocalShards, RoutedCall, Router, RouterConfig};
+pub use session::Session;

@@ -1,0 +1,130 @@
+//! A small client for a gateway over HTTP, in JSON: what the command line and tests use.
+//!
+//! It keeps one connection and never retries: what a gateway answers is what its caller sees.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use clinch_types::{ActorError, code, group};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+
+/// Largest answer read, in bytes.
+const ANSWER_MAX: usize = 64 << 20;
+/// Characters that may stand in a path segment or query value as they are.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
+/// Talks to one gateway.
+#[derive(Debug, Clone)]
+pub struct HttpClient {
+    base: String,
+    token: Option<String>,
+    timeout: Duration,
+    client: Client<HttpConnector, Full<Bytes>>,
+}
+
+impl HttpClient {
+    /// A client of the gateway at this base URL (`http://host:port`).
+    pub fn new(base: &str, token: Option<String>, timeout: Duration) -> Self {
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        Self {
+            base: base.trim_end_matches('/').to_owned(),
+            token,
+            timeout,
+            client,
+        }
+    }
+
+    /// Sends one request; a 2xx answer is its JSON, anything else the gateway's error.
+    ///
+    /// # Errors
+    /// What the gateway says, or `guard.service_unavailable` naming the address when it cannot be reached.
+    pub async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, ActorError> {
+        let unreachable = |reason: &dyn std::fmt::Display| {
+            let message = format!("no answer from {}: {reason}", self.base);
+            ActorError::new(group::GUARD, code::SERVICE_UNAVAILABLE, message)
+        };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base));
+        if let Some(token) = &self.token {
+            request = request
+                .header("authorization", format!("Bearer {token}"))
+                .header("x-rivet-token", token);
+        }
+        let body = body.map_or_else(Bytes::new, |b| Bytes::from(b.to_string()));
+        let request = request
+            .header("content-type", "application/json")
+            .body(Full::new(body))
+            .map_err(|e| unreachable(&e))?;
+        let exchange = async {
+            let response = self.client.request(request).await.map_err(|e| unreachable(&e))?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), ANSWER_MAX)
+                .collect()
+                .await
+                .map_err(|e| unreachable(&e))?;
+            Ok((status, body.to_bytes()))
+        };
+        let answer = tokio::time::timeout(self.timeout, exchange).await;
+        let (status, body) =
+            answer.map_err(|_| unreachable(&format!("nothing within {:?}", self.timeout)))??;
+        parse(status, &body)
+            .map_err(|error| error.unwrap_or_else(|| unreachable(&format!("{status} without JSON"))))
+    }
+
+    /// Calls an action of an actor, by name and key; creates the actor if it does not exist.
+    ///
+    /// # Errors
+    /// As [`HttpClient::request`].
+    pub async fn call(
+        &self,
+        name: &str,
+        key: &[String],
+        action: &str,
+        args: Value,
+    ) -> Result<Value, ActorError> {
+        let parts: Vec<String> = key.iter().map(|part| encode(part)).collect();
+        let path = format!(
+            "/gateway/{}/action/{}?rvt-namespace=default&rvt-method=getOrCreate&rvt-runner=default&rvt-key={}",
+            encode(name),
+            encode(action),
+            parts.join("%2C"),
+        );
+        let answer = self
+            .request(Method::POST, &path, Some(&serde_json::json!({ "args": args })))
+            .await?;
+        Ok(answer.get("output").cloned().unwrap_or(Value::Null))
+    }
+}
+
+/// Percent-encodes one path segment or query value.
+pub fn encode(text: &str) -> String {
+    utf8_percent_encode(text, PLAIN).to_string()
+}
+
+fn parse(status: StatusCode, body: &[u8]) -> Result<Value, Option<ActorError>> {
+    let value: Value = serde_json::from_slice(body).map_err(|_| None)?;
+    if status.is_success() {
+        return Ok(value);
+    }
+    let text = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
+    let (Some(group), Some(code), Some(message)) = (text("group"), text("code"), text("message")) else {
+        return Err(None);
+    };
+    Err(Some(ActorError::new(group, code, message)))
+}

@@ -1,0 +1,550 @@
+//! The router: carries one call to the shard's owner, wherever that is now.
+//!
+//! Invariant: nothing is sent again under a new request id; an error says `Perhaps` if any attempt may have been
+//! executed. Routes are hints: a wrong one is corrected by the answer, never by polling.
+//! Not here: what is called (`actor`), and who owns what (the shards decide).
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clinch_transport::{Class, PeerId, Transport, TransportError};
+use clinch_types::{
+    CallError, CallOp, CallReply, CallRequest, Consistency, ListReply, ListRequest, NodeId, Reaction,
+    RequestId, RouteMap, SessionId, ShardId, Target, codec, kind,
+};
+use parking_lot::RwLock;
+use tokio::time::Instant;
+
+use crate::metric_names::CALL_RETRIES;
+use crate::session::Session;
+
+/// A boxed future, as the seams return it.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The shards of this process, when the router lives in a node: calls on them skip the network.
+pub trait LocalShards: Send + Sync + 'static {
+    /// The node this is.
+    fn node(&self) -> NodeId;
+    /// Runs a call on a shard of this node.
+    fn call(
+        &self,
+        request: CallRequest,
+        deadline: Instant,
+    ) -> BoxFuture<'static, Result<CallReply, CallError>>;
+    /// Lists actors of a shard of this node.
+    fn list(
+        &self,
+        request: ListRequest,
+        deadline: Instant,
+    ) -> BoxFuture<'static, Result<ListReply, CallError>>;
+}
+
+/// How the router waits and retries.
+#[derive(Debug, Clone)]
+pub struct RouterConfig {
+    /// Time a call may take in all, unless it says otherwise. Default 70 s: the longest action (60 s) and a failover.
+    pub call_timeout: Duration,
+    /// First pause before asking again when nobody serves the shard; doubles up to `pause_max`. Default 5 ms.
+    pub pause_min: Duration,
+    /// Longest such pause. Default 50 ms: an election takes some hundred.
+    pub pause_max: Duration,
+    /// Silence of a node, while a request waits there, after which its answer counts as lost. Default 200 ms: a
+    /// living node acknowledges packets within a few, however long its action takes.
+    pub silence_max: Duration,
+    /// How long a silent node is avoided while others may serve. Default 1 s.
+    pub suspect_for: Duration,
+}
+
+impl Default for RouterConfig {
+    fn default() -> Self {
+        Self {
+            call_timeout: Duration::from_secs(70),
+            pause_min: Duration::from_millis(5),
+            pause_max: Duration::from_millis(50),
+            silence_max: Duration::from_millis(200),
+            suspect_for: Duration::from_secs(1),
+        }
+    }
+}
+
+/// One call to route.
+#[derive(Debug, Clone)]
+pub struct RoutedCall {
+    /// Which actor.
+    pub target: Target,
+    /// What to do.
+    pub op: CallOp,
+    /// How long it may take in all; `None` is the router's default.
+    pub timeout: Option<Duration>,
+    /// A name the user gave this intention; kept for 24 h.
+    pub idempotency_key: Option<String>,
+    /// How fresh a read must be.
+    pub consistency: Consistency,
+    /// Only if the actor is awake.
+    pub if_active: bool,
+    /// The actors that wait for this call.
+    pub chain: Vec<clinch_types::ActorId>,
+    /// CBOR of the connection parameters.
+    pub params: Option<Bytes>,
+}
+
+impl RoutedCall {
+    /// A call with every option at its default.
+    pub fn new(target: Target, op: CallOp) -> Self {
+        Self {
+            target,
+            op,
+            timeout: None,
+            idempotency_key: None,
+            consistency: Consistency::Linearizable,
+            if_active: false,
+            chain: Vec::new(),
+            params: None,
+        }
+    }
+}
+
+/// Carries calls. Cheap to clone.
+#[derive(Clone)]
+pub struct Router {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: RouterConfig,
+    transport: Transport,
+    session: Session,
+    local: Option<Arc<dyn LocalShards>>,
+    /// Addresses to ask while no node is known.
+    seeds: Vec<String>,
+    routes: RwLock<Arc<RouteMap>>,
+    /// Owners learnt from answers; fresher than the map's hints.
+    owners: RwLock<BTreeMap<ShardId, NodeId>>,
+    /// Nodes that fell silent, and until when they are avoided.
+    suspects: RwLock<BTreeMap<NodeId, Instant>>,
+    refreshing: tokio::sync::Mutex<()>,
+}
+
+impl Router {
+    /// A router over a running transport. `seeds` are asked for routes while none are known.
+    pub fn new(
+        config: RouterConfig,
+        transport: Transport,
+        session: SessionId,
+        local: Option<Arc<dyn LocalShards>>,
+        seeds: Vec<String>,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                config,
+                transport,
+                session: Session::new(session),
+                local,
+                seeds,
+                routes: RwLock::new(Arc::new(RouteMap::default())),
+                owners: RwLock::new(BTreeMap::new()),
+                suspects: RwLock::new(BTreeMap::new()),
+                refreshing: tokio::sync::Mutex::new(()),
+            }),
+        }
+    }
+
+    /// The routes as known now.
+    pub fn routes(&self) -> Arc<RouteMap> {
+        self.inner.routes.read().clone()
+    }
+
+    /// Takes a newer map. Older ones (of the same cluster) are ignored.
+    pub fn set_routes(&self, map: RouteMap) {
+        for (&id, node) in &map.nodes {
+            self.inner
+                .transport
+                .set_route(PeerId::Node(id), node.address.clone());
+        }
+        let mut owners = self.inner.owners.write();
+        for (&shard, route) in &map.shards {
+            if let Some(owner) = route.owner {
+                owners.insert(shard, owner);
+            }
+        }
+        let mut routes = self.inner.routes.write();
+        if map.version >= routes.version {
+            *routes = Arc::new(map);
+        }
+    }
+
+    /// Carries a call to its owner and brings the reply, within its time limit.
+    ///
+    /// # Errors
+    /// [`CallError::Perhaps`] when time ran out after an attempt that may have been executed; otherwise the last
+    /// reason why nobody could serve it, or the definite answer.
+    pub async fn call(&self, call: RoutedCall) -> Result<CallReply, CallError> {
+        let timeout = call.timeout.unwrap_or(self.inner.config.call_timeout);
+        let deadline = Instant::now() + timeout;
+        let (ticket, acked_below) = self.inner.session.open();
+        let long_dedup = call.idempotency_key.is_some();
+        let (request, acked_below) = match &call.idempotency_key {
+            None => (ticket.request(), acked_below),
+            Some(key) => (idempotent(&call.target, key), 0),
+        };
+        let slot = call.target.slot();
+        let request = CallRequest {
+            request,
+            acked_below,
+            long_dedup,
+            target: call.target,
+            op: call.op,
+            if_active: call.if_active,
+            consistency: call.consistency,
+            chain: call.chain,
+            params: call.params.map(Vec::from),
+            trace: [0; 25],
+        };
+        request.check()?;
+        let shard = self.shard_of(slot, deadline).await?;
+        // Encoded once: every attempt at another node sends the same bytes.
+        let mut encoded: Option<Bytes> = None;
+        self.route(shard, deadline, |node| {
+            let local = self.inner.local.as_ref().filter(|l| l.node() == node).cloned();
+            let body = match local {
+                Some(_) => Bytes::new(),
+                None => encoded.get_or_insert_with(|| encode(&request)).clone(),
+            };
+            let request = local.is_some().then(|| request.clone());
+            async move {
+                if let (Some(local), Some(request)) = (local, request) {
+                    return local.call(request, deadline).await.map_err(Failure::from);
+                }
+                self.remote(node, kind::CALL, body, deadline).await
+            }
+        })
+        .await
+    }
+
+    /// Lists actors of one shard.
+    ///
+    /// # Errors
+    /// As [`Router::call`].
+    pub async fn list(&self, request: ListRequest, timeout: Duration) -> Result<ListReply, CallError> {
+        let deadline = Instant::now() + timeout;
+        let body = encode(&request);
+        self.route(request.shard, deadline, |node| {
+            let local = self.inner.local.as_ref().filter(|l| l.node() == node).cloned();
+            let (request, body) = (request.clone(), body.clone());
+            async move {
+                match local {
+                    Some(local) => local.list(request, deadline).await.map_err(Failure::from),
+                    None => self.remote(node, kind::LIST, body, deadline).await,
+                }
+            }
+        })
+        .await
+    }
+
+    /// Asks one node and waits as long as it shows signs of life.
+    async fn remote<T: codec::Decode<()>>(
+        &self,
+        node: NodeId,
+        kind: u8,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<T, Failure> {
+        let sent = Instant::now();
+        let left = deadline.saturating_duration_since(sent);
+        let mut answer = std::pin::pin!(self.inner.transport.call(node, Class::Action, kind, body, left));
+        let silence_max = self.inner.config.silence_max;
+        let answer = loop {
+            match tokio::time::timeout(silence_max / 2, &mut answer).await {
+                Ok(answer) => break answer.map_err(|error| self.transport_failure(node, error))?,
+                Err(_) => {
+                    let waited = sent.elapsed();
+                    let silent = self
+                        .inner
+                        .transport
+                        .silent_for(node)
+                        .unwrap_or(waited)
+                        .min(waited);
+                    if silent >= silence_max {
+                        self.suspect(node);
+                        let reason = format!("node {node} has been silent for {} ms", silent.as_millis());
+                        return Err(Failure {
+                            error: CallError::Perhaps { reason },
+                            reason: "silent",
+                        });
+                    }
+                }
+            }
+        };
+        match codec::decode::<Result<T, CallError>>(&answer) {
+            Ok(result) => result.map_err(Failure::from),
+            Err(error) => Err(Failure::from(CallError::Perhaps {
+                reason: format!("node {node} sent an answer that cannot be read: {error}"),
+            })),
+        }
+    }
+
+    fn transport_failure(&self, node: NodeId, error: TransportError) -> Failure {
+        let text = format!("node {node}: {error}");
+        self.suspect(node);
+        match error.perhaps_done() {
+            true => Failure {
+                error: CallError::Perhaps { reason: text },
+                reason: "perhaps",
+            },
+            // The shard is filled in by the caller, who knows it.
+            false => Failure {
+                error: CallError::Unavailable {
+                    shard: ShardId(0),
+                    reason: text,
+                },
+                reason: "not_sent",
+            },
+        }
+    }
+
+    fn suspect(&self, node: NodeId) {
+        self.inner
+            .suspects
+            .write()
+            .insert(node, Instant::now() + self.inner.config.suspect_for);
+    }
+
+    fn suspected(&self, node: NodeId) -> bool {
+        self.inner
+            .suspects
+            .read()
+            .get(&node)
+            .is_some_and(|until| Instant::now() < *until)
+    }
+
+    /// The retry loop, shared by everything that goes to one shard.
+    async fn route<T, F, Fut>(
+        &self,
+        shard: ShardId,
+        deadline: Instant,
+        mut attempt: F,
+    ) -> Result<T, CallError>
+    where
+        F: FnMut(NodeId) -> Fut,
+        Fut: Future<Output = Result<T, Failure>>,
+    {
+        let mut pause = self.inner.config.pause_min;
+        let mut tried = 0usize;
+        let mut perhaps: Option<String> = None;
+        let mut hint: Option<NodeId> = None;
+        loop {
+            let node = hint.take().or_else(|| self.pick(shard, tried));
+            tried += 1;
+            let failure = match node {
+                None => Failure::from(CallError::Unavailable {
+                    shard,
+                    reason: "no node is known that holds a replica".into(),
+                }),
+                Some(node) => match attempt(node).await {
+                    Ok(value) => {
+                        self.learn(shard, Some(node));
+                        return Ok(value);
+                    }
+                    Err(failure) => {
+                        hint = self.hint(shard, node, &failure.error);
+                        failure
+                    }
+                },
+            };
+            let error = match failure.error {
+                CallError::Unavailable { reason, .. } => CallError::Unavailable { shard, reason },
+                other => other,
+            };
+            if error.reaction() == Reaction::Final {
+                return Err(error);
+            }
+            metrics::counter!(CALL_RETRIES, "reason" => failure.reason).increment(1);
+            if let CallError::Perhaps { reason } = &error {
+                perhaps = Some(reason.clone());
+            }
+            // A hint is followed at once, but not for ever: two nodes may each name the other.
+            let pause_now = if hint.is_some() && !tried.is_multiple_of(3) {
+                Duration::ZERO
+            } else {
+                pause
+            };
+            if Instant::now() + pause_now >= deadline {
+                return Err(match perhaps {
+                    // What a node said may not tell which part of the cluster is missing.
+                    Some(reason) => CallError::Perhaps {
+                        reason: format!("shard {shard}: {reason}"),
+                    },
+                    None => error,
+                });
+            }
+            if !pause_now.is_zero() {
+                tokio::time::sleep(pause_now).await;
+                pause = (pause * 2).min(self.inner.config.pause_max);
+            }
+        }
+    }
+
+    /// What an error says about where to ask next; also corrects what is remembered about the owner.
+    fn hint(&self, shard: ShardId, node: NodeId, error: &CallError) -> Option<NodeId> {
+        match error {
+            CallError::Moved { owner, .. } => {
+                // A replica may still name an owner that has just died: do not run into it again.
+                let next = owner.filter(|o| *o != node && !self.suspected(*o));
+                self.learn(shard, next);
+                next
+            }
+            CallError::Unavailable { .. } | CallError::Perhaps { .. } => {
+                self.learn(shard, None);
+                None
+            }
+            CallError::Overloaded { .. } | CallError::Failed(_) | CallError::Deadlock { .. } => None,
+        }
+    }
+
+    fn learn(&self, shard: ShardId, owner: Option<NodeId>) {
+        // Read first: in the steady state nothing changes, and a write lock would be shared by every caller.
+        if self.inner.owners.read().get(&shard).copied() == owner {
+            return;
+        }
+        let mut owners = self.inner.owners.write();
+        match owner {
+            Some(node) => drop(owners.insert(shard, node)),
+            None => drop(owners.remove(&shard)),
+        }
+    }
+
+    /// The owner if known, else the replicas in turn, those that answer first.
+    fn pick(&self, shard: ShardId, tried: usize) -> Option<NodeId> {
+        if let Some(&owner) = self.inner.owners.read().get(&shard)
+            && !self.suspected(owner)
+        {
+            return Some(owner);
+        }
+        let routes = self.inner.routes.read();
+        let replicas = &routes.shards.get(&shard)?.replicas;
+        // A gateway asks its own replica first: that one knows the owner without a round trip.
+        let local = self
+            .inner
+            .local
+            .as_ref()
+            .map(|l| l.node())
+            .filter(|n| tried == 0 && replicas.contains(n));
+        if local.is_some() {
+            return local;
+        }
+        let living: Vec<NodeId> = replicas.iter().copied().filter(|n| !self.suspected(*n)).collect();
+        let from = if living.is_empty() { replicas } else { &living };
+        (!from.is_empty()).then(|| from[tried % from.len()])
+    }
+
+    async fn shard_of(&self, slot: clinch_types::Slot, deadline: Instant) -> Result<ShardId, CallError> {
+        let mut pause = self.inner.config.pause_min;
+        loop {
+            if let Some(shard) = self.inner.routes.read().shard_of(slot) {
+                return Ok(shard);
+            }
+            let error = self.refresh(deadline).await.err();
+            if let Some(shard) = self.inner.routes.read().shard_of(slot) {
+                return Ok(shard);
+            }
+            if Instant::now() + pause >= deadline {
+                let reason = error.unwrap_or_else(|| "the cluster is not formed yet".into());
+                return Err(CallError::Unavailable {
+                    shard: ShardId(0),
+                    reason,
+                });
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(self.inner.config.pause_max);
+        }
+    }
+
+    /// Asks any node for the routes. A node's own router is fed by the node and has nobody to ask.
+    ///
+    /// # Errors
+    /// Why no node answered.
+    pub async fn refresh(&self, deadline: Instant) -> Result<(), String> {
+        let _one_at_a_time = self.inner.refreshing.lock().await;
+        let left = || {
+            deadline
+                .saturating_duration_since(Instant::now())
+                .min(Duration::from_secs(1))
+        };
+        let mut problem = String::from("no node of the cluster is known");
+        let known: Vec<NodeId> = self.inner.routes.read().nodes.keys().copied().collect();
+        for node in known {
+            match self
+                .inner
+                .transport
+                .call(node, Class::Control, kind::ROUTES, Bytes::new(), left())
+                .await
+            {
+                Ok(body) => return self.take_routes(&body),
+                Err(error) => problem = format!("node {node}: {error}"),
+            }
+        }
+        for seed in &self.inner.seeds {
+            match self
+                .inner
+                .transport
+                .call_addr(seed, Class::Control, kind::ROUTES, Bytes::new(), left())
+                .await
+            {
+                Ok((_, body)) => return self.take_routes(&body),
+                Err(error) => problem = format!("{seed}: {error}"),
+            }
+        }
+        Err(problem)
+    }
+
+    fn take_routes(&self, body: &[u8]) -> Result<(), String> {
+        let map: RouteMap = codec::decode(body).map_err(|e| e.to_string())?;
+        self.set_routes(map);
+        Ok(())
+    }
+}
+
+/// Why one attempt has no reply.
+struct Failure {
+    error: CallError,
+    /// The metric's label.
+    reason: &'static str,
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        let reason = match error {
+            CallError::Moved { .. } => "moved",
+            CallError::Unavailable { .. } => "unavailable",
+            CallError::Overloaded { .. } => "overloaded",
+            CallError::Perhaps { .. } => "perhaps",
+            CallError::Failed(_) | CallError::Deadlock { .. } => "final",
+        };
+        Self { error, reason }
+    }
+}
+
+fn encode<T: codec::Encode>(value: &T) -> Bytes {
+    codec::encode(value)
+        .expect("a checked request is below the frame limit")
+        .into()
+}
+
+/// The request id behind a user's idempotency key: the same actor and key give the same id in every process.
+fn idempotent(target: &Target, key: &str) -> RequestId {
+    let actor = match target {
+        Target::Id(id) => id.to_string(),
+        Target::Key {
+            namespace, name, key, ..
+        } => format!("{namespace}\0{name}\0{key}"),
+    };
+    let digest = clinch_types::hash_128(&[b"idempotency-key", actor.as_bytes(), key.as_bytes()]);
+    RequestId {
+        session: SessionId(digest),
+        seq: 1,
+    }
+}
