@@ -1,0 +1,155 @@
+//! Settings of the gateway, checked once where they are read.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Settings of the gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct GatewayConfig {
+    /// Where clients are sent after their first request, once and for all; a base URL. Default: none, they stay.
+    pub client_endpoint: Option<String>,
+    /// Origins whose pages may read answers in a browser. Default: empty, which allows all.
+    pub allowed_origins: Vec<String>,
+    /// How long a call may take, all retries inside the cluster included. Default: 75,000, above the 60 s an action
+    /// may run, so that the actor's own answer wins.
+    pub call_timeout_ms: u64,
+    /// How long a client may take for the headers of a request, and how long an idle connection stays open.
+    /// Default: 30,000.
+    pub header_read_timeout_ms: u64,
+    /// How long a client may take for the body of a request that is not streamed. Default: 30,000.
+    pub body_read_timeout_ms: u64,
+    /// How long requests in flight may take to end once the gateway stops. Default: 10,000.
+    pub drain_timeout_ms: u64,
+    /// Connections open at a time; further ones are answered 503 and closed. Default: 10,000.
+    pub max_connections: usize,
+    /// Requests in flight at a time over all connections; further ones are answered `actor.overloaded`.
+    /// Default: 8,192 (times 64 KiB of body: 512 MiB at worst).
+    pub max_in_flight: usize,
+    /// Bodies above 64 KiB held at a time; further ones are answered `actor.overloaded`. Default: 64 (times 6 MiB).
+    pub max_large_bodies: usize,
+    /// Greatest size of all headers of a request, in bytes. Default: 65,536.
+    pub max_header_bytes: usize,
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self {
+            client_endpoint: None,
+            allowed_origins: Vec::new(),
+            call_timeout_ms: 75_000,
+            header_read_timeout_ms: 30_000,
+            body_read_timeout_ms: 30_000,
+            drain_timeout_ms: 10_000,
+            max_connections: 10_000,
+            max_in_flight: 8_192,
+            max_large_bodies: 64,
+            max_header_bytes: 64 << 10,
+        }
+    }
+}
+
+/// Why settings are refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A bound of zero would refuse everything.
+    #[error("gateway setting {setting} must not be 0")]
+    Zero {
+        /// Which one.
+        setting: &'static str,
+    },
+    /// Below what the HTTP library can work with.
+    #[error("gateway setting max-header-bytes is {value}, at least {MIN_HEADER_BYTES} are needed")]
+    HeaderBytes {
+        /// What was given.
+        value: usize,
+    },
+    /// Clients would fail on it, for ever.
+    #[error("gateway setting client-endpoint is {value:?}, it must begin with http:// or https://")]
+    Endpoint {
+        /// What was given.
+        value: String,
+    },
+}
+
+/// hyper panics on a smaller read buffer.
+const MIN_HEADER_BYTES: usize = 8192;
+
+impl GatewayConfig {
+    /// Called where the settings are read; past it, every `GatewayConfig` is sound.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn validate(self) -> Result<Self, ConfigError> {
+        for (setting, zero) in [
+            ("call-timeout-ms", self.call_timeout_ms == 0),
+            ("header-read-timeout-ms", self.header_read_timeout_ms == 0),
+            ("body-read-timeout-ms", self.body_read_timeout_ms == 0),
+            ("max-connections", self.max_connections == 0),
+            ("max-in-flight", self.max_in_flight == 0),
+            ("max-large-bodies", self.max_large_bodies == 0),
+        ] {
+            if zero {
+                return Err(ConfigError::Zero { setting });
+            }
+        }
+        if self.max_header_bytes < MIN_HEADER_BYTES {
+            return Err(ConfigError::HeaderBytes {
+                value: self.max_header_bytes,
+            });
+        }
+        match self.client_endpoint {
+            Some(value) if !value.starts_with("http://") && !value.starts_with("https://") => {
+                Err(ConfigError::Endpoint { value })
+            }
+            _ => Ok(self),
+        }
+    }
+
+    pub(crate) fn call_timeout(&self) -> Duration {
+        Duration::from_millis(self.call_timeout_ms)
+    }
+
+    pub(crate) fn header_read_timeout(&self) -> Duration {
+        Duration::from_millis(self.header_read_timeout_ms)
+    }
+
+    pub(crate) fn body_read_timeout(&self) -> Duration {
+        Duration::from_millis(self.body_read_timeout_ms)
+    }
+
+    pub(crate) fn drain_timeout(&self) -> Duration {
+        Duration::from_millis(self.drain_timeout_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_sound_and_settings_that_refuse_everything_are_not() {
+        assert!(GatewayConfig::default().validate().is_ok());
+        let none = GatewayConfig {
+            max_connections: 0,
+            ..GatewayConfig::default()
+        };
+        assert_eq!(
+            none.validate(),
+            Err(ConfigError::Zero {
+                setting: "max-connections"
+            })
+        );
+        let endpoint = GatewayConfig {
+            client_endpoint: Some("node-1:6420".into()),
+            ..GatewayConfig::default()
+        };
+        assert!(matches!(endpoint.validate(), Err(ConfigError::Endpoint { .. })));
+        let headers = GatewayConfig {
+            max_header_bytes: 100,
+            ..GatewayConfig::default()
+        };
+        assert_eq!(headers.validate(), Err(ConfigError::HeaderBytes { value: 100 }));
+    }
+}

@@ -1,0 +1,201 @@
+//! Sockets: accepts connections, speaks HTTP/1.1 and HTTP/2 (prior knowledge) on them, and ends them in order.
+//!
+//! Invariant: a client holds a connection only while it makes progress. No first request in time, headers too slow
+//! or too long, or too many connections: it is closed. Every task runs on the caller's tracker.
+//! Not here: what is answered (`service`) and TLS (a front, for now).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::GatewayConfig;
+use crate::metric_names::ConnectionMetrics;
+
+/// Streams a client may have open on one HTTP/2 connection: browsers use about a hundred.
+const H2_STREAMS_MAX: u32 = 256;
+/// How often an HTTP/2 peer is pinged, and how long it may take to answer.
+const H2_PING: Duration = Duration::from_secs(20);
+/// Pause after a failed accept. Out of file handles is the usual reason, and an immediate retry would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a connection over the limit gets: clients show the body, load balancers see the status.
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
+connection: close\r\nretry-after: 1\r\ncontent-length: 92\r\n\r\n\
+{\"group\":\"guard\",\"code\":\"overloaded\",\"message\":\"Too many connections are open on this node\"}";
+
+/// Runs hyper's own tasks (HTTP/2 streams) on the tracker, so that a stop waits for them.
+#[derive(Clone)]
+struct Tracked(TaskTracker);
+
+impl<F> hyper::rt::Executor<F> for Tracked
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        self.0.spawn(task);
+    }
+}
+
+/// Serves all listeners until `stop` fires, then takes no new connection and returns.
+///
+/// Connections run on `tracker`: once `stop` fired each ends after its requests in flight, or when
+/// `drain_timeout_ms` ran out. The caller closes the tracker and waits for it.
+pub async fn serve(
+    listeners: Vec<TcpListener>,
+    router: Router,
+    config: GatewayConfig,
+    stop: CancellationToken,
+    tracker: TaskTracker,
+) {
+    let server = Server {
+        router,
+        builder: builder(&config, tracker.clone()),
+        slots: Arc::new(Semaphore::new(config.max_connections)),
+        metrics: ConnectionMetrics::new(),
+        first_request_timeout: config.header_read_timeout(),
+        drain_timeout: config.drain_timeout(),
+        stop,
+        tracker,
+    };
+    futures_util::future::join_all(listeners.into_iter().map(|listener| server.accept(listener))).await;
+}
+
+fn builder(config: &GatewayConfig, tracker: TaskTracker) -> Builder<Tracked> {
+    let mut builder = Builder::new(Tracked(tracker));
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .keep_alive(true)
+        .header_read_timeout(config.header_read_timeout())
+        .max_buf_size(config.max_header_bytes);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(H2_STREAMS_MAX)
+        .max_header_list_size(u32::try_from(config.max_header_bytes).unwrap_or(u32::MAX))
+        .keep_alive_interval(Some(H2_PING))
+        .keep_alive_timeout(H2_PING);
+    builder
+}
+
+struct Server {
+    router: Router,
+    builder: Builder<Tracked>,
+    slots: Arc<Semaphore>,
+    metrics: ConnectionMetrics,
+    first_request_timeout: Duration,
+    drain_timeout: Duration,
+    stop: CancellationToken,
+    tracker: TaskTracker,
+}
+
+impl Server {
+    /// Ends when `stop` fires.
+    async fn accept(&self, listener: TcpListener) {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => self.admit(stream),
+                Err(error) => {
+                    tracing::warn!(%error, "accept failed");
+                    tokio::select! {
+                        () = self.stop.cancelled() => return,
+                        () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn admit(&self, stream: TcpStream) {
+        let Ok(slot) = self.slots.clone().try_acquire_owned() else {
+            self.metrics.refused.increment(1);
+            // Best effort, without waiting: a client that sees nothing but a closed socket is also told enough.
+            let _ = stream.try_write(TOO_MANY);
+            return;
+        };
+        // Answers are written whole; waiting for more to send only adds delay.
+        let _ = stream.set_nodelay(true);
+        let connection = Connection {
+            builder: self.builder.clone(),
+            router: self.router.clone(),
+            first_request_timeout: self.first_request_timeout,
+            drain_timeout: self.drain_timeout,
+            stop: self.stop.clone(),
+        };
+        let open = self.metrics.open.clone();
+        self.tracker.spawn(async move {
+            open.increment(1.0);
+            connection.run(stream).await;
+            open.decrement(1.0);
+            drop(slot);
+        });
+    }
+}
+
+struct Connection {
+    builder: Builder<Tracked>,
+    router: Router,
+    first_request_timeout: Duration,
+    drain_timeout: Duration,
+    stop: CancellationToken,
+}
+
+impl Connection {
+    async fn run(self, stream: TcpStream) {
+        let seen = Arc::new(AtomicBool::new(false));
+        let router = TowerToHyperService::new(self.router);
+        let mark = seen.clone();
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            mark.store(true, Ordering::Relaxed);
+            hyper::service::Service::call(&router, request)
+        });
+        let connection = self
+            .builder
+            .serve_connection_with_upgrades(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        // hyper limits neither the detection of the version nor the HTTP/2 handshake: this does, for both.
+        let first = tokio::time::sleep(self.first_request_timeout);
+        tokio::pin!(first);
+        let mut waiting = true;
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => return log_end(ended),
+                () = first.as_mut(), if waiting => {
+                    if !seen.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    waiting = false;
+                }
+                () = self.stop.cancelled() => break,
+            }
+        }
+        connection.as_mut().graceful_shutdown();
+        match tokio::time::timeout(self.drain_timeout, connection).await {
+            Ok(ended) => log_end(ended),
+            Err(_) => tracing::info!("connection cut: requests did not end in time"),
+        }
+    }
+}
+
+/// A client that goes away in the middle is everyday life, not our error.
+fn log_end(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended");
+    }
+}

@@ -1,0 +1,11 @@
+//! The gateway over real sockets, in front of actors in memory.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod actions;
+mod addressing;
+mod client;
+mod manager;
+mod plain;
+mod sockets;

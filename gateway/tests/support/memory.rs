@@ -1,0 +1,302 @@
+//! A `Backend` with one table of actors and no cluster.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ciborium::Value;
+use clinch_gateway::{Backend, BoxFuture, GatewayCall, ListQuery, Listing, Scope};
+use clinch_types::{
+    ActorError, ActorId, ActorInfo, CallError, CallMeta, CallOp, CallReply, CreateSpec, Epoch, Key, RegionId,
+    ShardId, Target, Version, WallMs, code, codec, group, slot_of,
+};
+
+use super::actors::{self, Outcome, Turn};
+
+/// The namespaces there are.
+pub(crate) const NAMESPACES: [&str; 2] = ["default", "other"];
+/// The only token known to a backend made with [`Memory::guarded`]; it allows all in `default` but administration.
+pub(crate) const TOKEN: &str = "secret-token";
+
+struct Record {
+    info: ActorInfo,
+    state: Value,
+    version: u64,
+}
+
+#[derive(Default)]
+struct Table {
+    actors: BTreeMap<ActorId, Record>,
+    keys: BTreeMap<(String, String, Key), ActorId>,
+    made: u128,
+}
+
+/// The backend.
+#[derive(Default)]
+pub(crate) struct Memory {
+    table: Mutex<Table>,
+    guarded: bool,
+    /// The calls that came, newest last; tests look at what reached the backend.
+    pub(crate) calls: Mutex<Vec<GatewayCall>>,
+    record: bool,
+}
+
+impl Memory {
+    /// One that records calls.
+    pub(crate) fn recording() -> Self {
+        Self {
+            record: true,
+            ..Self::default()
+        }
+    }
+
+    /// One that asks for [`TOKEN`].
+    pub(crate) fn guarded() -> Self {
+        Self {
+            guarded: true,
+            ..Self::recording()
+        }
+    }
+
+    /// The newest call, taken out.
+    pub(crate) fn last_call(&self) -> GatewayCall {
+        lock(&self.calls).pop().expect("a call reached the backend")
+    }
+
+    fn run(&self, call: GatewayCall) -> Result<(CallReply, Duration), CallError> {
+        let mut table = lock(&self.table);
+        let (id, created) = table.find(&call)?;
+        let Some(record) = table.actors.get_mut(&id) else {
+            return Err(missing().into());
+        };
+        let mut wait = Duration::ZERO;
+        let output = match call.op {
+            CallOp::Resolve | CallOp::Create => {
+                codec::encode(&record.info).expect("an actor's facts fit a frame")
+            }
+            CallOp::Destroy => {
+                table.remove(id);
+                return Ok((reply(id, 0, false, Vec::new()), wait));
+            }
+            CallOp::Action { name, args } => {
+                let args: Value = ciborium::from_reader(&args[..])
+                    .map_err(|e| ActorError::new(group::ACTOR, code::INVALID_REQUEST, e.to_string()))?;
+                let params = call
+                    .params
+                    .map(|params| ciborium::from_reader(&params[..]).expect("the gateway made it"));
+                let turn = Turn {
+                    info: &record.info,
+                    state: &mut record.state,
+                    args: args.into_array().expect("the gateway passes arrays"),
+                    params,
+                };
+                let output = match actors::run(turn, &name)? {
+                    Outcome::Value(value) => value,
+                    Outcome::Later(delay, value) => {
+                        wait = delay;
+                        value
+                    }
+                    Outcome::Destroy => {
+                        table.remove(id);
+                        return Ok((reply(id, 0, false, vec![0xf7]), wait));
+                    }
+                };
+                record.version += 1;
+                output.bytes()
+            }
+        };
+        let version = record.version;
+        Ok((reply(id, version, created, output), wait))
+    }
+}
+
+impl Table {
+    /// Finds the actor of a call, and makes it when the call says so.
+    fn find(&mut self, call: &GatewayCall) -> Result<(ActorId, bool), CallError> {
+        let (namespace, name, key, create) = match &call.target {
+            Target::Id(id) => return Ok((*id, false)),
+            Target::Key {
+                namespace,
+                name,
+                key,
+                create,
+            } => (namespace, name, key, create),
+        };
+        if !actors::NAMES.contains(&name.as_str()) {
+            return Err(ActorError::new(
+                group::ACTOR,
+                code::NOT_REGISTERED,
+                format!("no actor type {name}"),
+            )
+            .into());
+        }
+        let place = (namespace.clone(), name.clone(), key.clone());
+        if let Some(&id) = self.keys.get(&place) {
+            if call.op == CallOp::Create {
+                return Err(taken(id, key).into());
+            }
+            return Ok((id, false));
+        }
+        let Some(spec) = create else {
+            return Err(missing().into());
+        };
+        Ok((self.insert(place, spec), true))
+    }
+
+    fn insert(&mut self, place: (String, String, Key), spec: &CreateSpec) -> ActorId {
+        self.made += 1;
+        let (namespace, name, key) = place.clone();
+        let id = ActorId::new(RegionId(0), slot_of(&namespace, &name, &key), self.made);
+        let input = spec
+            .input
+            .as_ref()
+            .map(|input| ciborium::from_reader(&input[..]).expect("the gateway checked it"));
+        let state = actors::create(&name, input);
+        let info = ActorInfo {
+            id,
+            namespace,
+            name,
+            key,
+            region: RegionId(0),
+            created: now(),
+            awake: true,
+        };
+        let record = Record {
+            info,
+            state,
+            version: 0,
+        };
+        self.actors.insert(id, record);
+        self.keys.insert(place, id);
+        id
+    }
+
+    fn remove(&mut self, id: ActorId) {
+        self.actors.remove(&id);
+        self.keys.retain(|_, other| *other != id);
+    }
+}
+
+impl Backend for Memory {
+    fn call(&self, call: GatewayCall) -> BoxFuture<'_, Result<CallReply, CallError>> {
+        if self.record {
+            lock(&self.calls).push(call.clone());
+        }
+        let timeout = call.timeout;
+        Box::pin(async move {
+            let (reply, wait) = self.run(call)?;
+            if wait > timeout {
+                tokio::time::sleep(timeout).await;
+                return Err(CallError::Perhaps {
+                    reason: "out of time".into(),
+                });
+            }
+            // Even a sleep of nothing takes a millisecond.
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
+            }
+            Ok(reply)
+        })
+    }
+
+    fn list(&self, query: ListQuery) -> BoxFuture<'_, Result<Listing, CallError>> {
+        let after: Option<ActorId> = query.cursor.as_deref().and_then(|cursor| cursor.parse().ok());
+        let limit = query.limit as usize;
+        let mut actors: Vec<ActorInfo> = lock(&self.table)
+            .actors
+            .values()
+            .map(|record| record.info.clone())
+            .filter(|info| info.namespace == query.namespace)
+            .filter(|info| query.name.as_ref().is_none_or(|name| *name == info.name))
+            .filter(|info| query.ids.is_empty() || query.ids.contains(&info.id))
+            .filter(|info| after.is_none_or(|after| info.id > after))
+            .take(limit + 1)
+            .collect();
+        let more = actors.len() > limit;
+        actors.truncate(limit);
+        let cursor = actors.last().filter(|_| more).map(|info| info.id.to_string());
+        Box::pin(async move { Ok(Listing { actors, cursor }) })
+    }
+
+    fn actor_names(&self) -> Vec<String> {
+        actors::NAMES.iter().map(ToString::to_string).collect()
+    }
+
+    fn namespace_exists(&self, namespace: &str) -> bool {
+        NAMESPACES.contains(&namespace)
+    }
+
+    fn authorize(
+        &self,
+        token: Option<&str>,
+        scope: Scope,
+        namespace: Option<&str>,
+    ) -> Result<(), ActorError> {
+        if !self.guarded {
+            return Ok(());
+        }
+        let allowed = scope <= Scope::Secret && namespace.is_none_or(|namespace| namespace == "default");
+        match token {
+            Some(TOKEN) if allowed => Ok(()),
+            Some(TOKEN) => Err(ActorError::new(
+                "api",
+                "forbidden",
+                "The token does not allow this.",
+            )),
+            _ => Err(ActorError::new("api", "unauthorized", "A token is needed.")),
+        }
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.guarded {
+            return Err("shard 12 has no quorum: nodes 2, 3 are down".to_owned());
+        }
+        Ok(())
+    }
+
+    fn status(&self) -> serde_json::Value {
+        serde_json::json!({"nodes": [{"id": 1, "state": "up"}]})
+    }
+
+    fn metrics(&self) -> String {
+        "# TYPE up gauge\nup 1\n".to_owned()
+    }
+}
+
+fn reply(actor: ActorId, version: u64, created: bool, output: Vec<u8>) -> CallReply {
+    CallReply {
+        meta: CallMeta {
+            actor,
+            shard: ShardId(u32::from(actor.slot().0) % 16),
+            epoch: Epoch(1),
+            version: Version(version),
+            created,
+        },
+        output,
+    }
+}
+
+fn missing() -> ActorError {
+    ActorError::new(group::ACTOR, code::NOT_FOUND, "The actor does not exist.")
+}
+
+fn taken(id: ActorId, key: &Key) -> ActorError {
+    let metadata = Value::Map(vec![
+        ("existing_actor_id".into(), id.to_string().into()),
+        ("key".into(), key.to_string().into()),
+    ]);
+    ActorError {
+        metadata: Some(actors::cbor(&metadata)),
+        ..ActorError::new(group::ACTOR, code::DUPLICATE_KEY, "The key is taken.")
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[expect(clippy::disallowed_methods, reason = "no simulator drives this table")]
+fn now() -> WallMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    WallMs::default().after(since)
+}
