@@ -1,1 +1,8 @@
-fn main() {}
+//! The `clinch` program, with the example actors. A program of one's own registers its actors and runs a node; see the
+//! crate's documentation.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    clinch::cli::main()
+}

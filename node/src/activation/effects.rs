@@ -1,0 +1,435 @@
+//! What a turn that ended well leaves behind, as writes of one batch; and the way back for one that did not.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use clinch_actor::{Effects, Error, ScheduleId, ScheduleOp, Turn, UpdateState};
+use clinch_types::{ActorId, CallReply, Version, WallMs, code, codec, group, limits};
+use tokio::sync::oneshot;
+
+use super::slot::{Open, Running};
+use crate::shard::keys::{self, ActorRecord, DedupRecord, KeyHash, ScheduleRecord};
+use crate::shard::{EventBatch, Owner, Release, TurnEnd, Write};
+
+/// Refuses a result that is too large to be sent.
+pub(crate) fn check_output(output: Vec<u8>) -> Result<Vec<u8>, Error> {
+    if output.len() <= limits::REPLY_MAX {
+        return Ok(output);
+    }
+    let message = format!(
+        "the reply has {} bytes, at most {} are allowed",
+        output.len(),
+        limits::REPLY_MAX
+    );
+    Err(Error::new(group::MESSAGE, code::OUTGOING_TOO_LONG, message))
+}
+
+impl Owner {
+    /// An exclusive turn has ended well: its effects become writes, its answer waits for their commit.
+    pub(crate) fn commit(&mut self, id: ActorId, running: Running, turn: &Arc<Turn>, output: Vec<u8>) {
+        let effects = turn.take_effects();
+        let checked =
+            check_output(output).and_then(|output| Ok((output, self.encode_state(id)?, check(&effects)?)));
+        let (output, state, ()) = match checked {
+            Ok(checked) => checked,
+            Err(error) => return self.roll_back(id, running, error),
+        };
+        match running {
+            Running::Action { open } if effects.destroy => {
+                // Its other effects stand until the end of the actor; the answer goes out with that.
+                if self.changed(id, &state) || !effects.is_empty() {
+                    self.write_turn(id, state, effects, None, Vec::new());
+                }
+                self.start_destroy(id, Some(open), output);
+            }
+            Running::Action { open } => {
+                if effects.sleep
+                    && let Some(slot) = self.slots.get_mut(&id)
+                {
+                    slot.busy().sleep = true;
+                }
+                self.commit_action(id, open, state, effects, output);
+            }
+            Running::Start { created } => {
+                let mut keys = Vec::new();
+                if created {
+                    self.write_record(id, &mut keys);
+                }
+                if created || !effects.is_empty() || self.changed(id, &state) {
+                    self.write_turn(id, state, effects, None, keys);
+                }
+            }
+            Running::Fire { id: schedule, due } => {
+                let destroy = effects.destroy;
+                let mut keys = Vec::new();
+                self.forget_schedule(id, schedule, due, &mut keys);
+                self.write_turn(id, state, effects, None, keys);
+                if destroy {
+                    self.start_destroy(id, None, Vec::new());
+                }
+            }
+            Running::Sleep => {
+                if !effects.is_empty() || self.changed(id, &state) {
+                    self.write_turn(id, state, effects, None, Vec::new());
+                }
+                self.slept(id);
+            }
+            Running::Destroy { open, output } => self.erase(id, open, output),
+        }
+    }
+
+    fn commit_action(&mut self, id: ActorId, open: Open, state: Bytes, effects: Effects, output: Vec<u8>) {
+        if effects.is_empty() && !self.changed(id, &state) {
+            // Nothing to commit: a read (DESIGN §5 rule 4).
+            let (version, seq) = self
+                .slots
+                .get(&id)
+                .map_or_else(Default::default, |s| (s.version, s.last_seq));
+            let reply = CallReply {
+                meta: self.call_meta(id, version, open.created),
+                output,
+            };
+            return self.answer_after(seq, open, Ok(reply));
+        }
+        self.write_turn(id, state, effects, Some((open, output)), Vec::new());
+    }
+
+    /// Whether the encoded state differs from the one the turn began with.
+    fn changed(&mut self, id: ActorId, state: &Bytes) -> bool {
+        match self.base(id) {
+            Ok(Some((_, base))) => base != *state,
+            Ok(None) => true,
+            Err(error) => {
+                self.fail(error);
+                true
+            }
+        }
+    }
+
+    /// The encoded state after the last executed turn, and the code version that wrote it.
+    fn base(&self, id: ActorId) -> Result<Option<(u32, Bytes)>, String> {
+        if let Some(slot) = self.slots.get(&id)
+            && let Some(base) = slot.busy.as_ref().and_then(|b| b.base.clone())
+        {
+            return Ok(Some((slot.actor_type.version(), base)));
+        }
+        let stored = self
+            .provisional
+            .get(&keys::state(id))
+            .map_err(|e| format!("the store cannot be read: {e}"))?;
+        let Some(stored) = stored else { return Ok(None) };
+        let (_, code, state) = keys::read_state(&stored).map_err(|e| format!("state of actor {id}: {e}"))?;
+        Ok(Some((code, state)))
+    }
+
+    fn encode_state(&self, id: ActorId) -> Result<Bytes, Error> {
+        let slot = self
+            .slots
+            .get(&id)
+            .ok_or_else(|| Error::internal("the actor is gone"))?;
+        let state = slot
+            .state
+            .as_ref()
+            .ok_or_else(|| Error::internal("the state is held by another turn"))?;
+        let mut out = Vec::with_capacity(64);
+        slot.actor_type.encode(state, &mut out)?;
+        let max = slot.actor_type.options().state_max;
+        if out.len() > max {
+            let message = format!("the state has {} bytes, at most {max} are allowed", out.len());
+            return Err(Error::new(group::ACTOR, code::STATE_TOO_LARGE, message));
+        }
+        if out.len() > limits::STATE_WARN {
+            tracing::warn!(actor = %id, bytes = out.len(), "large state: it is written whole with every turn");
+        }
+        Ok(out.into())
+    }
+
+    /// Puts a turn's writes into the batch being filled.
+    fn write_turn(
+        &mut self,
+        id: ActorId,
+        state: Bytes,
+        effects: Effects,
+        answer: Option<(Open, Vec<u8>)>,
+        mut keys: Vec<Vec<u8>>,
+    ) {
+        let seq = self.pipeline.filling();
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        slot.version = Version(slot.version.0 + 1);
+        let version = slot.version;
+        let record = Bytes::from(keys::write_state(version, slot.actor_type.version(), &state));
+        if slot.last_seq == seq {
+            self.pipeline.rewrite(slot.state_at as usize, record);
+        } else {
+            let at = self.pipeline.write(keys::state(id), Write::Put(record));
+            // A batch is cut far below 2^32 writes (`batch_turns_max`, `EFFECTS_MAX`).
+            slot.state_at = at as u32;
+            slot.last_seq = seq;
+        }
+        slot.busy().base = Some(state);
+        for (key, value) in effects.kv {
+            match value {
+                Some(value) => self.put(&mut keys, keys::kv(id, &key), value),
+                None => self.delete(&mut keys, keys::kv(id, &key)),
+            }
+        }
+        for op in effects.schedules {
+            self.write_schedule(id, op, &mut keys);
+        }
+        let epoch = self.epoch;
+        let events = (!effects.events.is_empty()).then(|| EventBatch {
+            actor: id,
+            epoch,
+            version,
+            events: effects.events,
+        });
+        let release = answer.map(|(open, output)| {
+            let reply = CallReply {
+                meta: self.call_meta(id, version, open.created),
+                output,
+            };
+            self.record_answer(&open, &reply);
+            Release::Call {
+                request: open.request,
+                reply: open.reply,
+                result: Ok(reply),
+            }
+        });
+        self.pipeline.turn(TurnEnd {
+            actor: id,
+            release,
+            events,
+            provisional: keys,
+        });
+    }
+
+    /// The answer of an interleaved action: remembered, though it wrote nothing itself.
+    pub(crate) fn commit_answer(&mut self, id: ActorId, open: Open, reply: CallReply) {
+        self.record_answer(&open, &reply);
+        let release = Some(Release::Call {
+            request: open.request,
+            reply: open.reply,
+            result: Ok(reply),
+        });
+        self.pipeline.turn(TurnEnd {
+            actor: id,
+            release,
+            events: None,
+            provisional: Vec::new(),
+        });
+    }
+
+    /// Writes the dedup record of an answer into its own batch (DESIGN §5 rule 7).
+    pub(crate) fn record_answer(&mut self, open: &Open, reply: &CallReply) {
+        if open.request.seq == 0 {
+            return;
+        }
+        let now = self.context.clock.wall();
+        let record = DedupRecord {
+            at: now,
+            long: open.long_dedup,
+            reply: reply.clone(),
+        };
+        match codec::encode(&record) {
+            Ok(bytes) => {
+                self.pipeline
+                    .write(keys::dedup(open.request), Write::PutFresh(bytes.into()));
+                let seq = self.pipeline.filling();
+                self.dedup
+                    .record(open.request, seq, now, open.long_dedup, Arc::new(record.reply));
+            }
+            // Replies are bounded below the codec's limit.
+            Err(error) => self.fail(format!("a dedup record cannot be encoded: {error}")),
+        }
+    }
+
+    fn write_record(&mut self, id: ActorId, keys: &mut Vec<Vec<u8>>) {
+        let Some(meta) = self.slots.get(&id).map(|s| s.meta.clone()) else {
+            return;
+        };
+        let record = ActorRecord {
+            namespace: meta.namespace.to_string(),
+            name: meta.name.to_string(),
+            key: meta.key.clone(),
+            created: meta.created,
+        };
+        match codec::encode(&record) {
+            Ok(bytes) => self.put(keys, keys::record(id), bytes.into()),
+            Err(error) => self.fail(format!("an actor record cannot be encoded: {error}")),
+        }
+        let hash = KeyHash::of(&meta.namespace, &meta.name, &meta.key);
+        self.put(keys, keys::directory(hash), Bytes::copy_from_slice(id.as_bytes()));
+    }
+
+    fn write_schedule(&mut self, id: ActorId, op: ScheduleOp, keys: &mut Vec<Vec<u8>>) {
+        let schedule = match &op {
+            ScheduleOp::Put(entry) => entry.id,
+            ScheduleOp::Cancel(schedule) => *schedule,
+        };
+        // One that is replaced or cancelled is found through the actor's own list.
+        match self.provisional.get(&keys::schedule_of_actor(id, schedule)) {
+            Ok(Some(due)) => {
+                if let Ok(due) = <[u8; 8]>::try_from(&due[..]) {
+                    self.forget_schedule(id, schedule, WallMs(u64::from_be_bytes(due)), keys);
+                }
+            }
+            Ok(None) => {}
+            Err(error) => self.fail(format!("the store cannot be read: {error}")),
+        }
+        let ScheduleOp::Put(entry) = op else { return };
+        let record = ScheduleRecord {
+            action: entry.action,
+            args: entry.args.to_vec(),
+        };
+        match codec::encode(&record) {
+            Ok(bytes) => {
+                self.put(keys, keys::schedule(entry.due, id, schedule), bytes.into());
+                let due = Bytes::copy_from_slice(&entry.due.0.to_be_bytes());
+                self.put(keys, keys::schedule_of_actor(id, schedule), due);
+                self.timers.add(entry.due, id, schedule);
+            }
+            Err(error) => self.fail(format!("a schedule cannot be encoded: {error}")),
+        }
+    }
+
+    pub(crate) fn forget_schedule(
+        &mut self,
+        id: ActorId,
+        schedule: ScheduleId,
+        due: WallMs,
+        keys: &mut Vec<Vec<u8>>,
+    ) {
+        self.delete(keys, keys::schedule(due, id, schedule));
+        self.delete(keys, keys::schedule_of_actor(id, schedule));
+        self.timers.remove(due, id, schedule);
+    }
+
+    /// An interleaved action writes: an exclusive turn of its own, in place.
+    pub(crate) fn run_update(
+        &mut self,
+        id: ActorId,
+        parent: &Arc<Turn>,
+        work: UpdateState,
+        done: oneshot::Sender<Result<Box<dyn std::any::Any + Send>, Error>>,
+    ) {
+        let init = super::turns::TurnFor {
+            request: parent.request,
+            chain: &parent.chain,
+            origin: parent.origin,
+            kind: clinch_actor::ActionKind::Exclusive,
+            deadline: tokio::time::Instant::now(),
+            input: None,
+        };
+        let Some(turn) = self.turn(id, init) else { return };
+        let Some(mut state) = self.slots.get_mut(&id).and_then(|s| s.state.take()) else {
+            return;
+        };
+        let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let result = work(&mut state, &turn);
+            (state, result)
+        }));
+        let (state, result) = match worked {
+            Ok((state, result)) => (Some(state), result),
+            Err(_) => (None, Err(Error::internal("an update of the state panicked"))),
+        };
+        let effects = turn.take_effects();
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.state = state;
+        }
+        let checked = result.and_then(|value| Ok((value, self.encode_state(id)?, check(&effects)?)));
+        match checked {
+            Ok((value, state, ())) => {
+                if effects.is_empty() && !self.changed(id, &state) {
+                    let seq = self.slots.get(&id).map_or(0, |s| s.last_seq);
+                    return self.pipeline.read(seq, Release::Update { done, value });
+                }
+                let destroy = effects.destroy;
+                self.write_turn(id, state, effects, None, Vec::new());
+                let release = Some(Release::Update { done, value });
+                self.pipeline.turn(TurnEnd {
+                    actor: id,
+                    release,
+                    events: None,
+                    provisional: Vec::new(),
+                });
+                if destroy {
+                    self.start_destroy(id, None, Vec::new());
+                }
+            }
+            Err(error) => {
+                self.restore(id);
+                // As for reads: the action may be gone.
+                drop(done.send(Err(error)));
+            }
+        }
+    }
+
+    /// A turn failed: the state goes back to what the last executed turn left, nothing else happened (G4).
+    pub(crate) fn roll_back(&mut self, id: ActorId, running: Running, error: Error) {
+        match running {
+            Running::Start { .. } => self.start_failed(id, &error),
+            // Gone is gone, whatever its last hook says; the error is in the log.
+            Running::Destroy { open, output } => {
+                tracing::error!(actor = %id, %error, "on_destroy failed");
+                self.erase(id, open, output);
+            }
+            Running::Action { open } => {
+                self.restore(id);
+                let seq = self.slots.get(&id).map_or(0, |s| s.last_seq);
+                let error = self.explain(id, open.request, &error);
+                // What the error tells may rest on turns that are not committed yet: it waits for them (G6).
+                self.answer_after(seq, open, Err(error));
+            }
+            Running::Fire { id: schedule, due } => {
+                self.restore(id);
+                tracing::error!(actor = %id, schedule = %schedule, %error, "a scheduled action failed; it is not repeated");
+                let mut keys = Vec::new();
+                self.forget_schedule(id, schedule, due, &mut keys);
+                self.pipeline.turn(TurnEnd {
+                    actor: id,
+                    release: None,
+                    events: None,
+                    provisional: keys,
+                });
+            }
+            Running::Sleep => {
+                self.restore(id);
+                tracing::error!(actor = %id, %error, "on_sleep failed");
+                self.slept(id);
+            }
+        }
+    }
+
+    /// Brings the state back to the bytes of the last executed turn.
+    pub(crate) fn restore(&mut self, id: ActorId) {
+        let stored = match self.base(id) {
+            Ok(stored) => stored,
+            Err(error) => {
+                self.fail(error);
+                return;
+            }
+        };
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        match stored.map(|(code, bytes)| slot.actor_type.decode(code, &bytes)) {
+            Some(Ok(state)) => slot.state = Some(state),
+            Some(Err(error)) => {
+                let error = format!("the last good state of actor {id} cannot be read back: {error}");
+                self.fail(error);
+            }
+            None => self.fail(format!("actor {id} has no stored state")),
+        }
+    }
+}
+
+/// Refuses what this release cannot make durable, rather than losing it.
+fn check(effects: &Effects) -> Result<(), Error> {
+    if effects.sends.is_empty() {
+        return Ok(());
+    }
+    let message = "one-way sends from inside an actor are not supported by this release";
+    Err(Error::new(group::ACTOR, "not_supported", message))
+}

@@ -1,0 +1,562 @@
+//! The life of an actor in memory: made, woken, fired by schedules, put to sleep, destroyed.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use clinch_actor::{ActionKind, ActorMeta, ActorType, Error, Hook, Origin, ScheduleId, StateArc};
+use clinch_types::{ActorId, CallError, CallReply, RequestId, Version, WallMs, codec};
+use tokio::time::Instant;
+
+use super::slot::{Open, Running, Slot, Work};
+use super::timers::WINDOW;
+use super::turns::{TurnFor, start_up};
+use crate::shard::keys::{self, ActorRecord, KeyHash, ScheduleRecord};
+use crate::shard::{Owner, Release, TurnEnd, Write};
+
+/// Schedules fired in one go before calls get their turn again.
+const FIRE_MAX: usize = 256;
+/// Schedules read from the store at once.
+const LOAD_MAX: usize = 4096;
+/// KV entries deleted in one batch after their actor was destroyed.
+const PURGE_MAX: usize = 1024;
+/// Dedup records that may wait for the next entry before they get one of their own.
+const GARBAGE_MAX: usize = 4096;
+
+/// The coarse clock of idleness.
+pub(crate) fn seconds_of(owner: &Owner) -> u32 {
+    u32::try_from(owner.born.elapsed().as_secs()).unwrap_or(u32::MAX)
+}
+
+/// Lets actors go on that waited for room in the batch being filled.
+pub(crate) fn resume(owner: &mut Owner) {
+    while !owner.pipeline.full()
+        && let Some(id) = owner.stalled.pop_front()
+    {
+        owner.pump(id);
+    }
+}
+
+impl Owner {
+    /// Makes an actor: its `create`, then its hooks; calls queue behind that.
+    pub(crate) fn born_actor(
+        &mut self,
+        id: ActorId,
+        meta: Arc<ActorMeta>,
+        actor_type: Arc<dyn ActorType>,
+        input: Option<Bytes>,
+    ) {
+        self.seat(id, meta, actor_type, None, Version(0));
+        self.start_actor(id, true, None, input);
+    }
+
+    /// Brings a stored actor back into memory.
+    pub(crate) fn wake(&mut self, id: ActorId, record: ActorRecord) -> std::io::Result<()> {
+        let bad = |text: String| std::io::Error::new(std::io::ErrorKind::InvalidData, text);
+        let stored = self.provisional.get(&keys::state(id))?;
+        let stored = stored.ok_or_else(|| bad(format!("actor {id} has a record but no state")))?;
+        let (version, code, bytes) =
+            keys::read_state(&stored).map_err(|e| bad(format!("state of actor {id}: {e}")))?;
+        let Some(actor_type) = self.actor_type(&record.name) else {
+            tracing::warn!(actor = %id, name = record.name, "an actor of a type that is not registered here was called");
+            self.start_error = Some((id, self.not_registered(&record.name).into()));
+            return Ok(());
+        };
+        let state = match actor_type.decode(code, &bytes) {
+            Ok(state) => state,
+            Err(error) => {
+                // One actor's trouble (a newer shape, a failing migration) is not the shard's.
+                tracing::error!(actor = %id, %error, "the state of an actor cannot be read");
+                self.start_error = Some((id, self.explain(id, RequestId::default(), &error)));
+                return Ok(());
+            }
+        };
+        let hash = KeyHash::of(&record.namespace, &record.name, &record.key);
+        self.by_key.insert(hash, id);
+        let meta = self.meta(id, &record.namespace, &record.name, record.key, record.created);
+        let hooked = actor_type.has_hook(Hook::OnWake);
+        self.seat(id, meta, actor_type, Some(state.clone()), version);
+        if hooked {
+            if let Some(slot) = self.slots.get_mut(&id) {
+                slot.state = None;
+            }
+            self.start_actor(id, false, Some(state), None);
+        }
+        Ok(())
+    }
+
+    fn seat(
+        &mut self,
+        id: ActorId,
+        meta: Arc<ActorMeta>,
+        actor_type: Arc<dyn ActorType>,
+        state: Option<StateArc>,
+        version: Version,
+    ) {
+        let used = seconds_of(self);
+        if let Some(after) = actor_type.options().sleep_after {
+            self.idle_at.entry(idle_second(used, after)).or_default().push(id);
+        }
+        let slot = Slot {
+            meta,
+            actor_type,
+            state,
+            version,
+            last_seq: 0,
+            state_at: 0,
+            used,
+            busy: None,
+        };
+        self.slots.insert(id, slot);
+    }
+
+    fn start_actor(&mut self, id: ActorId, created: bool, state: Option<StateArc>, input: Option<Bytes>) {
+        let Some(slot) = self.slots.get(&id) else { return };
+        let actor_type = slot.actor_type.clone();
+        let options = actor_type.options();
+        let (hooks, limit): (&'static [Hook], _) = if created {
+            (
+                &[Hook::OnCreate, Hook::OnWake],
+                options.create_timeout + options.on_create_timeout + options.on_wake_timeout,
+            )
+        } else {
+            (&[Hook::OnWake], options.on_wake_timeout)
+        };
+        let deadline = Instant::now() + limit;
+        let origin = if created { Origin::Create } else { Origin::Hook };
+        let init = TurnFor {
+            request: RequestId::default(),
+            chain: &[],
+            origin,
+            kind: ActionKind::Exclusive,
+            deadline,
+            input,
+        };
+        let Some(turn) = self.turn(id, init) else { return };
+        let future = Box::pin(start_up(actor_type, turn.clone(), state, hooks));
+        self.launch(id, future, Running::Start { created }, turn, deadline);
+    }
+
+    /// Creation or waking failed: the actor is not awake, and everybody who waited for it hears why.
+    pub(crate) fn start_failed(&mut self, id: ActorId, error: &Error) {
+        let Some(slot) = self.unseat(id) else { return };
+        let error = self.explain(id, RequestId::default(), error);
+        for open in slot
+            .busy
+            .into_iter()
+            .flat_map(|b| b.queue)
+            .filter_map(Work::into_open)
+        {
+            self.answer(open, Err(error.clone()));
+        }
+        self.start_error = Some((id, error));
+    }
+
+    /// Takes an actor out of memory.
+    fn unseat(&mut self, id: ActorId) -> Option<Slot> {
+        let slot = self.slots.remove(&id)?;
+        let hash = KeyHash::of(&slot.meta.namespace, &slot.meta.name, &slot.meta.key);
+        if self.by_key.get(&hash) == Some(&id) {
+            self.by_key.remove(&hash);
+        }
+        Some(slot)
+    }
+
+    /// Ends an actor for ever: `on_destroy` first, with the state still there.
+    pub(crate) fn start_destroy(&mut self, id: ActorId, open: Option<Open>, output: Vec<u8>) {
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        if !slot.actor_type.has_hook(Hook::OnDestroy) {
+            return self.erase(id, open, output);
+        }
+        let actor_type = slot.actor_type.clone();
+        let Some(state) = slot.state.take() else { return };
+        let deadline = Instant::now() + actor_type.options().on_destroy_timeout;
+        let chain = open.as_ref().map(|o| o.chain.clone()).unwrap_or_default();
+        let init = TurnFor {
+            request: RequestId::default(),
+            chain: &chain,
+            origin: Origin::Hook,
+            kind: ActionKind::Exclusive,
+            deadline,
+            input: None,
+        };
+        let Some(turn) = self.turn(id, init) else { return };
+        let future = Box::pin(start_up(
+            actor_type,
+            turn.clone(),
+            Some(state),
+            &[Hook::OnDestroy],
+        ));
+        self.launch(id, future, Running::Destroy { open, output }, turn, deadline);
+    }
+
+    /// Deletes everything an actor has; its id is never used again (G9).
+    pub(crate) fn erase(&mut self, id: ActorId, open: Option<Open>, output: Vec<u8>) {
+        let Some(slot) = self.unseat(id) else { return };
+        let mut written = Vec::new();
+        self.delete(&mut written, keys::record(id));
+        let hash = KeyHash::of(&slot.meta.namespace, &slot.meta.name, &slot.meta.key);
+        self.delete(&mut written, keys::directory(hash));
+        self.delete(&mut written, keys::state(id));
+        // KV entries may be many: a mark makes sure that later batches (or a later owner) delete all of them.
+        self.put(
+            &mut written,
+            keys::purge_mark(id),
+            Bytes::from_static(&[codec::FORMAT]),
+        );
+        self.purges.push_back(id);
+        self.drop_schedules(id, &mut written);
+        let version = Version(slot.version.0 + 1);
+        let release = open.map(|open| {
+            let reply = CallReply {
+                meta: self.call_meta(id, version, open.created),
+                output,
+            };
+            self.record_answer(&open, &reply);
+            Release::Call {
+                request: open.request,
+                reply: open.reply,
+                result: Ok(reply),
+            }
+        });
+        self.pipeline.turn(TurnEnd {
+            actor: id,
+            release,
+            events: None,
+            provisional: written,
+        });
+        let seq = self.horizon();
+        let shard = self.context.id;
+        for work in slot.busy.into_iter().flat_map(|b| b.queue) {
+            match work {
+                Work::Read { done, .. } | Work::Update { done, .. } => {
+                    let gone = format!("actor {id} has been destroyed");
+                    let gone = Error::new(clinch_types::group::ACTOR, clinch_types::code::NOT_FOUND, gone);
+                    // The interleaved action hears that its actor is gone, if it still listens.
+                    drop(done.send(Err(gone)));
+                }
+                other => {
+                    if let Some(open) = other.into_open() {
+                        // Asked again, a call by key may make a new actor; one by id finds that there is none.
+                        let reason = format!("actor {id} was destroyed while the call waited for it");
+                        self.answer_after(seq, open, Err(CallError::Unavailable { shard, reason }));
+                    }
+                }
+            }
+        }
+    }
+
+    fn drop_schedules(&mut self, id: ActorId, written: &mut Vec<Vec<u8>>) {
+        let prefix = keys::schedules_of_actor(id);
+        let end = keys::end_of(&prefix);
+        match self
+            .provisional
+            .scan(Bound::Included(&prefix), Bound::Excluded(&end), usize::MAX, false)
+        {
+            Ok(rows) => {
+                for (key, due) in rows {
+                    let schedule = key.get(prefix.len()..).and_then(|k| <[u8; 16]>::try_from(k).ok());
+                    let due = <[u8; 8]>::try_from(&due[..]).ok();
+                    if let (Some(schedule), Some(due)) = (schedule, due) {
+                        let schedule = ScheduleId(u128::from_be_bytes(schedule));
+                        self.forget_schedule(id, schedule, WallMs(u64::from_be_bytes(due)), written);
+                    }
+                }
+            }
+            Err(error) => self.fail(format!("the store cannot be read: {error}")),
+        }
+    }
+
+    /// Runs a schedule's action as a turn; the schedule goes away in the same commit (G7).
+    pub(crate) fn start_fire(
+        &mut self,
+        id: ActorId,
+        schedule: ScheduleId,
+        due: WallMs,
+        action: &str,
+        args: Bytes,
+    ) {
+        // While it waited for its turn, the ones before may have cancelled it.
+        match self.provisional.get(&keys::schedule(due, id, schedule)) {
+            Ok(Some(_)) => {}
+            Ok(None) => return,
+            Err(error) => return self.fail(format!("the store cannot be read: {error}")),
+        }
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        let actor_type = slot.actor_type.clone();
+        let exclusive = actor_type
+            .action(action)
+            .filter(|&i| actor_type.actions()[i].kind == ActionKind::Exclusive);
+        let Some(index) = exclusive else {
+            tracing::error!(actor = %id, action, "a schedule names no `&mut self` action of its actor; it is dropped");
+            let mut written = Vec::new();
+            self.forget_schedule(id, schedule, due, &mut written);
+            return self.pipeline.turn(TurnEnd {
+                actor: id,
+                release: None,
+                events: None,
+                provisional: written,
+            });
+        };
+        let Some(state) = slot.state.take() else { return };
+        let deadline = Instant::now() + actor_type.options().action_timeout;
+        let init = TurnFor {
+            request: RequestId::default(),
+            chain: &[],
+            origin: Origin::Schedule(schedule),
+            kind: ActionKind::Exclusive,
+            deadline,
+            input: None,
+        };
+        let Some(turn) = self.turn(id, init) else { return };
+        let future = actor_type.exclusive(index, state, turn.clone(), args);
+        self.launch(id, future, Running::Fire { id: schedule, due }, turn, deadline);
+    }
+
+    /// Begins to sleep: `on_sleep`, then out of memory.
+    pub(crate) fn start_sleep(&mut self, id: ActorId) {
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        if !slot.actor_type.has_hook(Hook::OnSleep) {
+            return self.slept(id);
+        }
+        let actor_type = slot.actor_type.clone();
+        let Some(state) = slot.state.take() else { return };
+        let deadline = Instant::now() + actor_type.options().on_sleep_timeout;
+        let init = TurnFor {
+            request: RequestId::default(),
+            chain: &[],
+            origin: Origin::Hook,
+            kind: ActionKind::Exclusive,
+            deadline,
+            input: None,
+        };
+        let Some(turn) = self.turn(id, init) else { return };
+        let future = Box::pin(start_up(actor_type, turn.clone(), Some(state), &[Hook::OnSleep]));
+        self.launch(id, future, Running::Sleep, turn, deadline);
+    }
+
+    /// `on_sleep` is over. The actor leaves memory when its last writes are committed and nothing came in between.
+    pub(crate) fn slept(&mut self, id: ActorId) {
+        let committed = self.pipeline.committed();
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        if slot.last_seq > committed {
+            let busy = slot.busy();
+            busy.asleep = true;
+            return;
+        }
+        let queue = match self.unseat(id) {
+            Some(slot) => slot.busy.map(|b| b.queue).unwrap_or_default(),
+            None => return,
+        };
+        if queue.is_empty() {
+            return;
+        }
+        // Called while it fell asleep: it wakes again at once.
+        match self.wake_by_id(id, false) {
+            Ok(_) => queue.into_iter().for_each(|work| self.enqueue(id, work)),
+            Err(error) => self.fail(format!("the store cannot be read: {error}")),
+        }
+    }
+
+    /// Whatever waited for a commit: stalled turns, actors falling asleep.
+    pub(crate) fn after_commit(&mut self, actors: &[ActorId]) {
+        for &id in actors {
+            let asleep = self
+                .slots
+                .get(&id)
+                .and_then(|s| s.busy.as_ref())
+                .is_some_and(|b| b.asleep);
+            let committed = self.pipeline.committed();
+            if asleep && self.slots.get(&id).is_some_and(|s| s.last_seq <= committed) {
+                self.slept(id);
+            }
+        }
+        resume(self);
+    }
+
+    /// Puts actors to sleep that asked for it and have nothing left to do.
+    pub(crate) fn tuck_in(&mut self) {
+        for id in std::mem::take(&mut self.drowsy) {
+            let Some(slot) = self.slots.get_mut(&id) else {
+                continue;
+            };
+            if slot.idle() && slot.busy.as_ref().is_some_and(|b| b.sleep) {
+                slot.busy().sleep = false;
+                self.enqueue(id, Work::Sleep);
+            }
+        }
+    }
+
+    /// Everything that time brings: due schedules, idle actors, old dedup records, purges.
+    pub(crate) fn tick(&mut self) {
+        let now = self.context.clock.wall();
+        self.load_timers(now);
+        for _ in 0..FIRE_MAX {
+            let Some((due, actor, schedule)) = self.timers.pop(now) else {
+                break;
+            };
+            if let Err(error) = self.fire(actor, schedule, due) {
+                self.fail(format!("the store cannot be read: {error}"));
+            }
+        }
+        self.sleep_idle();
+        self.dedup.expire(now);
+        self.purge();
+        if self.dedup.garbage_len() > GARBAGE_MAX {
+            self.clear_dedup();
+        }
+    }
+
+    /// When [`Owner::tick`] is next needed for a schedule.
+    pub(crate) fn next_due(&self) -> Option<WallMs> {
+        self.timers.next()
+    }
+
+    fn load_timers(&mut self, now: WallMs) {
+        let until = now.after(WINDOW);
+        let from = self.timers.loaded_until();
+        // Refilled when half is used up, so that nothing due can be missed.
+        if from.0 > now.after(WINDOW / 2).0 {
+            return;
+        }
+        let start = keys::schedule(from, ActorId::default(), ScheduleId(0));
+        let end = keys::schedule(until, ActorId::default(), ScheduleId(0));
+        match self
+            .provisional
+            .scan(Bound::Included(&start), Bound::Excluded(&end), LOAD_MAX, false)
+        {
+            Ok(rows) => {
+                let full = rows.len() == LOAD_MAX;
+                let mut last = from;
+                for (due, actor, schedule) in rows.iter().filter_map(|(key, _)| keys::parse_schedule(key)) {
+                    self.timers.load(due, actor, schedule);
+                    last = due;
+                }
+                // A full page ends somewhere inside its last millisecond: that one is read again.
+                self.timers.loaded(if full && last > from { last } else { until });
+            }
+            Err(error) => self.fail(format!("the store cannot be read: {error}")),
+        }
+    }
+
+    fn fire(&mut self, actor: ActorId, schedule: ScheduleId, due: WallMs) -> std::io::Result<()> {
+        let Some(bytes) = self.provisional.get(&keys::schedule(due, actor, schedule))? else {
+            return Ok(());
+        };
+        if !self.slots.contains_key(&actor) && !self.wake_by_id(actor, false)? {
+            let mut written = Vec::new();
+            self.forget_schedule(actor, schedule, due, &mut written);
+            self.pipeline.turn(TurnEnd {
+                actor,
+                release: None,
+                events: None,
+                provisional: written,
+            });
+            return Ok(());
+        }
+        match codec::decode::<ScheduleRecord>(&bytes) {
+            Ok(ScheduleRecord { action, args }) => {
+                self.enqueue(
+                    actor,
+                    Work::Fire {
+                        id: schedule,
+                        due,
+                        action,
+                        args: args.into(),
+                    },
+                );
+            }
+            Err(error) => {
+                self.fail(format!(
+                    "schedule {schedule} of actor {actor} cannot be read: {error}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn sleep_idle(&mut self) {
+        let now = seconds_of(self);
+        while let Some(entry) = self.idle_at.first_entry()
+            && *entry.key() <= now
+        {
+            for id in entry.remove() {
+                let Some(slot) = self.slots.get(&id) else { continue };
+                let Some(after) = slot.actor_type.options().sleep_after else {
+                    continue;
+                };
+                let due = idle_second(slot.used, after);
+                if due > now || !slot.idle() || slot.last_seq > self.pipeline.committed() {
+                    self.idle_at.entry(due.max(now + 1)).or_default().push(id);
+                } else {
+                    // Should it be called while it falls asleep, it is seated (and listed here) anew.
+                    self.enqueue(id, Work::Sleep);
+                }
+            }
+        }
+    }
+
+    fn purge(&mut self) {
+        let Some(&id) = self.purges.front() else { return };
+        if self.pipeline.full() {
+            return;
+        }
+        let prefix = keys::kv(id, &[]);
+        let end = keys::end_of(&prefix);
+        let mut written = Vec::new();
+        match self
+            .provisional
+            .scan(Bound::Included(&prefix), Bound::Excluded(&end), PURGE_MAX, false)
+        {
+            Ok(rows) => {
+                let last = rows.len() < PURGE_MAX;
+                for (key, _) in rows {
+                    self.delete(&mut written, key.to_vec());
+                }
+                if last {
+                    self.delete(&mut written, keys::purge_mark(id));
+                    self.purges.pop_front();
+                }
+                self.pipeline.turn(TurnEnd {
+                    actor: id,
+                    release: None,
+                    events: None,
+                    provisional: written,
+                });
+            }
+            Err(error) => self.fail(format!("the store cannot be read: {error}")),
+        }
+    }
+
+    /// Writes what the dedup table has let go of; called before each batch is cut, so it usually rides along.
+    pub(crate) fn clear_dedup(&mut self) {
+        let cleared = self.dedup.clear();
+        let now = self.context.clock.wall();
+        for request in cleared.records {
+            self.pipeline.write(keys::dedup(request), Write::Delete);
+        }
+        for (session, floor) in cleared.floors {
+            match codec::encode(&(floor, now)) {
+                Ok(bytes) => {
+                    let key = keys::dedup(RequestId { session, seq: 0 });
+                    self.pipeline.write(key, Write::Put(bytes.into()));
+                }
+                Err(error) => self.fail(format!("a floor cannot be encoded: {error}")),
+            }
+        }
+    }
+}
+
+/// The second in which an actor last used at `used` has been idle for long enough; rounded up, so never early.
+fn idle_second(used: u32, after: std::time::Duration) -> u32 {
+    let whole = u32::try_from(after.as_secs()).unwrap_or(u32::MAX / 2);
+    used.saturating_add(whole).saturating_add(1)
+}

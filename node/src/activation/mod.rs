@@ -1,0 +1,19 @@
+//! Actors awake in memory: their turns, effects, timers, sleep.
+//!
+//! Invariant: one exclusive turn at a time, on the state the one before left; shared turns only beside each other
+//! (G2, G3). What a turn asked for is kept or dropped as a whole (G4).
+//! Not here: getting effects committed (`shard::pipeline`), finding actors (`shard::owner`).
+
+mod effects;
+mod host;
+mod life;
+mod run;
+mod slot;
+mod timers;
+mod turns;
+
+pub(crate) use host::ShardHost;
+pub(crate) use life::{resume, seconds_of};
+pub(crate) use run::Ended;
+pub(crate) use slot::{Open, Slot, Work};
+pub(crate) use timers::Timers;

@@ -1,0 +1,146 @@
+//! One awake actor in memory: its state, and a mailbox only while it is busy.
+//!
+//! Invariant: `state` is `None` exactly while an exclusive turn (or a hook) holds it. An idle actor is a map entry, its
+//! facts and its state: no task, no channel (DESIGN §5 rule 8).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use clinch_actor::{ActorMeta, ActorType, Error, ReadState, ScheduleId, StateArc, Turn, UpdateState};
+use clinch_types::{CallRequest, RequestId, Version, WallMs};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::shard::ReplyTo;
+
+/// A call that has been admitted.
+pub(crate) struct Open {
+    pub(crate) request: RequestId,
+    pub(crate) long_dedup: bool,
+    pub(crate) chain: Vec<clinch_types::ActorId>,
+    pub(crate) deadline: Instant,
+    pub(crate) reply: ReplyTo,
+    /// This call created the actor.
+    pub(crate) created: bool,
+}
+
+/// Something the actor must do, in order of arrival.
+pub(crate) enum Work {
+    /// An action somebody called.
+    Action { open: Open, index: usize, args: Bytes },
+    /// Find out who the actor is (it is awake, so it exists).
+    Resolve { open: Open },
+    /// Destroy it.
+    Destroy { open: Open },
+    /// A schedule is due.
+    Fire {
+        id: ScheduleId,
+        due: WallMs,
+        action: String,
+        args: Bytes,
+    },
+    /// An interleaved action reads.
+    Read {
+        work: ReadState,
+        done: oneshot::Sender<Result<Box<dyn std::any::Any + Send>, Error>>,
+    },
+    /// An interleaved action writes.
+    Update {
+        turn: Arc<Turn>,
+        work: UpdateState,
+        done: oneshot::Sender<Result<Box<dyn std::any::Any + Send>, Error>>,
+    },
+    /// Idle for long enough, or asked to: go to sleep.
+    Sleep,
+}
+
+/// What an exclusive turn in progress is for.
+pub(crate) enum Running {
+    /// `create` (first of all) or the hooks before the actor serves.
+    Start {
+        created: bool,
+    },
+    Action {
+        open: Open,
+    },
+    Fire {
+        id: ScheduleId,
+        due: WallMs,
+    },
+    /// `on_destroy`, after the turn (or call) that asked for it.
+    Destroy {
+        open: Option<Open>,
+        output: Vec<u8>,
+    },
+    Sleep,
+}
+
+/// The part of an actor that exists only while it is busy.
+#[derive(Default)]
+pub(crate) struct Busy {
+    pub(crate) queue: VecDeque<Work>,
+    /// An exclusive turn that has the state, with the number that its end must carry.
+    pub(crate) running: Option<(u64, Running, Arc<Turn>)>,
+    /// Shared turns that have not ended.
+    pub(crate) readers: u32,
+    /// Interleaved turns that have not ended.
+    pub(crate) interleaved: u32,
+    /// The encoded state after the last executed turn, while a batch with it is not yet applied.
+    pub(crate) base: Option<Bytes>,
+    /// Set by a turn that asked for sleep.
+    pub(crate) sleep: bool,
+    /// `on_sleep` has run: out of memory as soon as its writes are committed.
+    pub(crate) asleep: bool,
+}
+
+/// One awake actor.
+pub(crate) struct Slot {
+    pub(crate) meta: Arc<ActorMeta>,
+    pub(crate) actor_type: Arc<dyn ActorType>,
+    pub(crate) state: Option<StateArc>,
+    pub(crate) version: Version,
+    /// The last batch that carries a write of this actor; 0 for none in this epoch.
+    pub(crate) last_seq: u64,
+    /// Place of its state in that batch, good while the batch is being filled.
+    pub(crate) state_at: u32,
+    /// Seconds of the shard's clock when it was last used.
+    pub(crate) used: u32,
+    pub(crate) busy: Option<Box<Busy>>,
+}
+
+impl Slot {
+    pub(crate) fn busy(&mut self) -> &mut Busy {
+        self.busy.get_or_insert_default()
+    }
+
+    /// Whether anything runs or waits.
+    pub(crate) fn idle(&self) -> bool {
+        self.busy
+            .as_ref()
+            .is_none_or(|b| b.queue.is_empty() && b.running.is_none() && b.readers == 0 && b.interleaved == 0)
+    }
+
+    /// Gives the mailbox back when nothing runs, waits or is in flight.
+    pub(crate) fn settle(&mut self, committed: u64) {
+        if self.last_seq <= committed
+            && self.idle()
+            && !self.busy.as_ref().is_some_and(|b| b.sleep || b.asleep)
+        {
+            self.busy = None;
+        }
+    }
+}
+
+impl Open {
+    pub(crate) fn new(request: &CallRequest, deadline: Instant, reply: ReplyTo) -> Self {
+        Self {
+            request: request.request,
+            long_dedup: request.long_dedup,
+            chain: request.chain.clone(),
+            deadline,
+            reply,
+            created: false,
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! The node as its gateway sees it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use clinch_actor::Registry;
+use clinch_client::{RoutedCall, Router};
+use clinch_gateway::{Backend, BoxFuture, GatewayCall, ListQuery, Listing, Scope};
+use clinch_types::{
+    ActorError, ActorId, ActorInfo, CallError, CallOp, CallReply, ListRequest, NodeId, ShardId, Target, code,
+    codec, group,
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::{Value, json};
+
+use crate::auth::Tokens;
+use crate::control::Control;
+use crate::shard::Owners;
+
+/// Time a listing may take per shard.
+const LIST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Serves a gateway from this node.
+pub(crate) struct NodeBackend {
+    pub(crate) node: NodeId,
+    pub(crate) router: Router,
+    pub(crate) registry: Registry,
+    pub(crate) control: Control,
+    pub(crate) owners: Owners,
+    pub(crate) tokens: Tokens,
+    pub(crate) metrics: PrometheusHandle,
+}
+
+impl NodeBackend {
+    /// Folds the samples of histograms together now and then; without it they would pile up until somebody asks.
+    pub(crate) async fn keep_metrics(&self) {
+        loop {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            self.metrics.run_upkeep();
+        }
+    }
+
+    /// A call by id with a token for one namespace only reaches actors of that namespace.
+    async fn check_namespace(&self, call: &GatewayCall) -> Result<(), CallError> {
+        let (Target::Id(id), Some(allowed)) = (&call.target, self.tokens.namespace_of(call.token.as_deref()))
+        else {
+            return Ok(());
+        };
+        let routed = RoutedCall::new(Target::Id(*id), CallOp::Resolve);
+        let reply = self.router.call(routed).await?;
+        let info: Result<ActorInfo, _> = codec::decode(&reply.output);
+        match info {
+            Ok(info) if info.namespace == allowed => Ok(()),
+            _ => {
+                Err(ActorError::new(group::ACTOR, code::NOT_FOUND, format!("there is no actor {id}")).into())
+            }
+        }
+    }
+
+    async fn list_all(&self, query: ListQuery) -> Result<Listing, CallError> {
+        let map = self.router.routes();
+        let limit = query.limit.clamp(1, clinch_types::limits::LIST_MAX) as usize;
+        let mut by_shard: BTreeMap<ShardId, Vec<ActorId>> = BTreeMap::new();
+        for id in &query.ids {
+            if let Some(shard) = map.shard_of(id.slot()) {
+                by_shard.entry(shard).or_default().push(*id);
+            }
+        }
+        let (first, mut after) = match &query.cursor {
+            Some(cursor) => parse_cursor(cursor)?,
+            None => (ShardId(0), None),
+        };
+        let shards: Vec<ShardId> = match query.ids.is_empty() {
+            true => map.shards.keys().copied().filter(|s| *s >= first).collect(),
+            false => by_shard.keys().copied().collect(),
+        };
+        let mut listing = Listing::default();
+        for shard in shards {
+            loop {
+                let left = limit - listing.actors.len();
+                let request = ListRequest {
+                    shard,
+                    namespace: query.namespace.clone(),
+                    name: query.name.clone(),
+                    ids: by_shard.get(&shard).cloned().unwrap_or_default(),
+                    after: after.take(),
+                    limit: u32::try_from(left).unwrap_or(u32::MAX),
+                };
+                let page = self.router.list(request, LIST_TIMEOUT).await?;
+                listing.actors.extend(page.actors);
+                if listing.actors.len() >= limit {
+                    listing.cursor = Some(match page.next {
+                        Some(next) => format!("{}-{next}", shard.0),
+                        None => format!("{}-", shard.0 + 1),
+                    });
+                    return Ok(listing);
+                }
+                match page.next {
+                    Some(next) => after = Some(next),
+                    None => break,
+                }
+            }
+        }
+        Ok(listing)
+    }
+}
+
+fn parse_cursor(cursor: &str) -> Result<(ShardId, Option<ActorId>), CallError> {
+    let bad = || {
+        ActorError::new(
+            "validation",
+            "invalid_input",
+            format!("{cursor:?} is not a cursor of this listing"),
+        )
+    };
+    let (shard, after) = cursor.split_once('-').ok_or_else(bad)?;
+    let shard = ShardId(shard.parse().map_err(|_| bad())?);
+    let after = match after {
+        "" => None,
+        id => Some(id.parse().map_err(|_| bad())?),
+    };
+    Ok((shard, after))
+}
+
+impl Backend for NodeBackend {
+    fn call(&self, call: GatewayCall) -> BoxFuture<'_, Result<CallReply, CallError>> {
+        Box::pin(async move {
+            self.check_namespace(&call).await?;
+            let routed = RoutedCall {
+                timeout: Some(call.timeout),
+                if_active: call.if_active,
+                params: call.params.map(Into::into),
+                ..RoutedCall::new(call.target, call.op)
+            };
+            self.router.call(routed).await
+        })
+    }
+
+    fn list(&self, query: ListQuery) -> BoxFuture<'_, Result<Listing, CallError>> {
+        Box::pin(self.list_all(query))
+    }
+
+    fn actor_names(&self) -> Vec<String> {
+        self.registry.types().map(|t| t.name().to_owned()).collect()
+    }
+
+    fn namespace_exists(&self, namespace: &str) -> bool {
+        self.control
+            .state()
+            .is_some_and(|s| s.namespaces.contains_key(namespace))
+    }
+
+    fn authorize(
+        &self,
+        token: Option<&str>,
+        scope: Scope,
+        namespace: Option<&str>,
+    ) -> Result<(), ActorError> {
+        self.tokens.authorize(token, scope, namespace)
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        let Some(state) = self.control.state() else {
+            return Err("this node is not part of a cluster yet".into());
+        };
+        if !state.is_placed() {
+            let (have, want) = (state.placeable().count(), state.settings.expect_nodes);
+            return Err(format!(
+                "the shards are not placed yet: {have} of {want} nodes are up"
+            ));
+        }
+        let owners = self.owners.all();
+        let orphans: Vec<String> = state
+            .shards
+            .keys()
+            .filter(|s| !owners.contains_key(s))
+            .map(ToString::to_string)
+            .collect();
+        match orphans.is_empty() {
+            true => Ok(()),
+            false => Err(format!("no owner is known for shards {}", orphans.join(", "))),
+        }
+    }
+
+    fn status(&self) -> Value {
+        status(self.node, &self.control, &self.owners)
+    }
+
+    fn metrics(&self) -> String {
+        self.metrics.render()
+    }
+}
+
+/// The cluster as this node sees it.
+pub(crate) fn status(node: NodeId, control: &Control, owners: &Owners) -> Value {
+    let Some(state) = control.state() else {
+        return json!({ "node": node, "formed": false });
+    };
+    let owners = owners.all();
+    let nodes: Vec<Value> = state
+        .nodes
+        .values()
+        .map(|n| {
+            json!({
+                "id": n.id, "state": n.state.to_string(), "incarnation": n.incarnation, "address": n.address,
+                "gateway": n.gateway, "zone": n.zone, "region": n.region, "codeVersion": n.code_version,
+                "replicas": state.shards_on(n.id).count(),
+                "owned": owners.values().filter(|(owner, _)| *owner == n.id).count(),
+            })
+        })
+        .collect();
+    let shards: Vec<Value> = state
+        .shards
+        .iter()
+        .map(|(id, placement)| {
+            let owner = owners.get(id);
+            json!({
+                "id": id, "replicas": placement.desired, "voters": placement.actual, "preferred": placement.leader,
+                "owner": owner.map(|(node, _)| node), "epoch": owner.map(|(_, epoch)| epoch),
+            })
+        })
+        .collect();
+    json!({
+        "node": node, "formed": state.is_placed(), "cluster": state.cluster.to_string(), "name": state.name,
+        "version": state.version, "nodes": nodes, "shards": shards,
+    })
+}

@@ -1,0 +1,100 @@
+//! The checkpoints of a node: what is applied goes to the state store, then the log below it may go.
+//!
+//! A checkpoint writes and syncs, so it has a thread of its own; what follows from it (snapshot marks, purges) is
+//! asked of the groups by a task.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clinch_storage::{GroupId, Storage};
+use clinch_types::ShardId;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::control::Control;
+use crate::shard::Group;
+use crate::tasks::Tasks;
+
+/// The checkpoints of a running node.
+pub(crate) struct Checkpoints {
+    gone: oneshot::Receiver<()>,
+}
+
+impl Checkpoints {
+    /// Waits until the thread has let go of the store; it ends with the node's tasks.
+    pub(crate) async fn ended(self) {
+        // An error means that the thread is gone already.
+        let _ended = self.gone.await;
+    }
+}
+
+/// Starts the checkpoints of a node; they end with its tasks.
+///
+/// # Errors
+/// When the system gives no thread.
+pub(crate) fn start(
+    storage: Storage,
+    every: Duration,
+    tasks: &Tasks,
+    control: Control,
+    groups: Arc<Mutex<BTreeMap<ShardId, Group>>>,
+) -> std::io::Result<Checkpoints> {
+    let (gone_tx, gone) = oneshot::channel();
+    let (done_tx, done_rx) = mpsc::channel(1);
+    let (stop_tx, stop_rx) = std::sync::mpsc::channel::<()>();
+    let worker = storage.clone();
+    std::thread::Builder::new()
+        .name("clinch-checkpoint".into())
+        .spawn(move || {
+            // Ends when the other end is dropped, with the task below.
+            while stop_rx.recv_timeout(every) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                if let Err(error) = worker.checkpoint_blocking() {
+                    tracing::error!(%error, "the checkpoint failed");
+                    break;
+                }
+                // Full: the task is still busy with the last one, and will look at the newest numbers anyway.
+                let _full = done_tx.try_send(());
+            }
+            drop(worker);
+            // Nobody waits for the end unless the node stops in order.
+            let _unheard = gone_tx.send(());
+        })?;
+    tasks.spawn_until_stop(async move {
+        let _stop = stop_tx;
+        follow(storage, done_rx, control, groups).await;
+    });
+    Ok(Checkpoints { gone })
+}
+
+/// Lets go of log that is no longer needed, after each checkpoint.
+async fn follow(
+    storage: Storage,
+    mut done: mpsc::Receiver<()>,
+    control: Control,
+    groups: Arc<Mutex<BTreeMap<ShardId, Group>>>,
+) {
+    let mut purged: BTreeMap<GroupId, u64> = BTreeMap::new();
+    while done.recv().await.is_some() {
+        let mut all: Vec<Group> = groups.lock().values().cloned().collect();
+        all.push(control.group().clone());
+        for group in all {
+            let Some(target) = storage.purge_target(group.id) else {
+                continue;
+            };
+            let last = purged.entry(group.id).or_insert(0);
+            if target <= *last {
+                continue;
+            }
+            // openraft purges only below a snapshot; ours is the checkpoint just taken.
+            let asked = async {
+                group.raft.trigger().snapshot().await?;
+                group.raft.trigger().purge_log(target).await
+            };
+            match asked.await {
+                Ok(()) => *last = target,
+                Err(error) => tracing::warn!(group = %group.id, %error, "the log could not be purged"),
+            }
+        }
+    }
+}

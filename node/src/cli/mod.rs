@@ -1,0 +1,143 @@
+//! The `clinch` program: arguments in, exit code out.
+//!
+//! Exit codes: 0 done, 1 failed (or a verification failed), 2 wrong usage or configuration, 3 the cluster cannot be
+//! reached. Data goes to stdout, everything said about it to stderr.
+//! Not here: what a node is (`node`), what a client does (`clinch-client`).
+
+mod actor_commands;
+pub mod actors;
+mod cert;
+mod cluster_commands;
+mod config_file;
+mod demo;
+mod dev;
+mod exit;
+pub mod local;
+mod remote;
+mod start;
+mod terminal;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+pub use config_file::load as load_config;
+use exit::{Outcome, ResultExt as _};
+
+/// Names the filter of the log; as in `CLINCH_LOG=debug` or `CLINCH_LOG=info,openraft=debug`.
+const LOG_VARIABLE: &str = "CLINCH_LOG";
+
+/// Durable, addressable actors: your binary is the cluster.
+#[derive(Debug, Parser)]
+#[command(
+    name = "clinch",
+    version,
+    propagate_version = true,
+    disable_help_subcommand = true,
+    after_help = "Examples:\n  clinch demo              a cluster, a load, kill -9, and proof that nothing was lost\n  \
+                  clinch dev               one node with example actors on http://127.0.0.1:6420\n  \
+                  clinch up --nodes 3      a local cluster of three processes\n\n\
+                  Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 cluster not reachable.\n\
+                  CLINCH_LOG sets what is logged (error, warn, info, debug, trace, or per part: info,openraft=debug)."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Dev(dev::Args),
+    Up(up::Args),
+    Demo(demo::Args),
+    Start(start::Args),
+    Config(config_file::Args),
+    Status(cluster_commands::StatusArgs),
+    Shards(cluster_commands::ShardsArgs),
+    Actors(actor_commands::Args),
+    Cert(cert::Args),
+}
+
+/// Runs the program with the arguments of this process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors: clap knows where they go and with what code.
+            let code = u8::try_from(error.exit_code()).unwrap_or(2);
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("clinch: {:#}", failure.error);
+            failure.kind.into()
+        }
+    }
+}
+
+fn run(command: Command) -> Outcome {
+    log_to_stderr(match &command {
+        Command::Start(_) => "info,openraft=warn",
+        Command::Dev(args) if args.verbose => "info,openraft=warn",
+        _ => "warn,openraft=error",
+    })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // Everything below runs on this thread, which lives to the end: children die with the thread that started them.
+    let outcome = runtime.block_on(async {
+        match command {
+            Command::Dev(args) => Box::pin(dev::run(args)).await,
+            Command::Up(args) => Box::pin(up::run(args)).await,
+            Command::Demo(args) => Box::pin(demo::run(args)).await,
+            Command::Start(args) => Box::pin(start::run(args)).await,
+            Command::Config(args) => config_file::run(&args),
+            Command::Status(args) => cluster_commands::status(&args).await,
+            Command::Shards(args) => cluster_commands::shards(&args).await,
+            Command::Actors(args) => actor_commands::run(&args).await,
+            Command::Cert(args) => cert::run(&args),
+        }
+    });
+    // What is left (a name being resolved, a peer being told goodbye) must not hold up the exit.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn log_to_stderr(default: &str) -> Outcome {
+    let filter = match std::env::var(LOG_VARIABLE) {
+        Ok(text) if !text.is_empty() => text,
+        _ => default.to_owned(),
+    };
+    let filter = EnvFilter::try_new(&filter).map_err(anyhow::Error::new).usage()?;
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .init();
+    Ok(())
+}
+
+/// Ends when the process is asked to: Ctrl-C or SIGTERM.
+async fn asked_to_end() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}

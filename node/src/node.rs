@@ -1,0 +1,566 @@
+//! A node: everything wired together, started in order, stopped in order.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use anyhow::Context;
+use clinch_actor::{Caller, Registry};
+use clinch_client::{Cluster, Router, RouterConfig};
+use clinch_membership::{ClusterState, Command, NodeRecord, NodeState, Settings};
+use clinch_storage::{Driver, FileDisk, GroupId, SledStore, Storage, StorageOptions};
+use clinch_transport::{CertBundle, PeerId, Transport, TransportConfig, UdpSockets};
+use clinch_types::{Clock, ClusterId, Incarnation, NodeId, SessionId, codec};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::Tokens;
+use crate::backend::NodeBackend;
+use crate::checkpoint::Checkpoints;
+use crate::config::NodeConfig;
+use crate::control::{Control, JoinRequest, join_by_seeds};
+use crate::desk::{Desk, LocalDesk};
+use crate::seams::{NodeRng, SystemClock};
+use crate::shard::{EventHub, GroupParts, Owners, RaftDesk, open_group};
+use crate::shards::Shards;
+use crate::tasks::Tasks;
+
+/// How long each stage of a stop may take before it is left behind.
+const STOP_STAGE_MAX: Duration = Duration::from_secs(10);
+
+/// Turns a registry into a node.
+pub trait RunNode {
+    /// A node of this configuration with these actor types.
+    fn node(self, config: NodeConfig) -> NodeBuilder;
+}
+
+impl RunNode for Registry {
+    fn node(self, config: NodeConfig) -> NodeBuilder {
+        NodeBuilder {
+            registry: self,
+            config,
+        }
+    }
+}
+
+/// A node that has not started.
+pub struct NodeBuilder {
+    registry: Registry,
+    config: NodeConfig,
+}
+
+impl NodeBuilder {
+    /// Starts the node. Returns when it takes part in its cluster; [`Node::ready`] tells when it can serve.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration, the data directory, the certificates, the addresses, or why the cluster
+    /// does not admit the node.
+    pub async fn start(self) -> anyhow::Result<Node> {
+        self.registry.check()?;
+        let config = Arc::new(self.config.validate()?);
+        Node::start(config, self.registry).await
+    }
+
+    /// Starts the node and runs it until the process is asked to end (SIGINT, SIGTERM) or its store fails.
+    ///
+    /// # Errors
+    /// As [`NodeBuilder::start`]; and what made a running node give up.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let node = self.start().await?;
+        let result = tokio::select! {
+            () = shutdown_signal() => Ok(()),
+            reason = node.failed() => Err(anyhow::anyhow!("this node gives up: {reason}")),
+        };
+        node.stop().await;
+        result
+    }
+}
+
+/// A running node.
+pub struct Node {
+    id: NodeId,
+    parts: Parts,
+    gateways: Vec<SocketAddr>,
+    address: SocketAddr,
+    /// Stopped one after the other: the door, the work, the network.
+    door: Tasks,
+    work: Tasks,
+    network: Tasks,
+}
+
+struct Parts {
+    cluster: Cluster,
+    control: Control,
+    backend: Arc<NodeBackend>,
+    storage: Storage,
+    disk: Weak<FileDisk>,
+    events: Arc<EventHub>,
+    raft: RaftDesk,
+    desk: Arc<Desk>,
+    checkpoints: Checkpoints,
+    /// Why the cluster does not take the node back, if it does not.
+    refused: watch::Sender<Option<String>>,
+}
+
+/// What a data directory says about its node.
+struct Identity {
+    storage_id: u128,
+    incarnation: Incarnation,
+    cluster: Option<ClusterId>,
+}
+
+impl Node {
+    #[expect(
+        clippy::too_many_lines,
+        reason = "the wiring of all parts, in the order they depend on each other"
+    )]
+    async fn start(config: Arc<NodeConfig>, registry: Registry) -> anyhow::Result<Self> {
+        let stop = CancellationToken::new();
+        let (door, work, network) = (Tasks::under(&stop), Tasks::under(&stop), Tasks::under(&stop));
+        let rng = Arc::new(NodeRng::new(None));
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let metrics = metrics_handle()?;
+        let (storage, disk) = open_storage(&config)?;
+        let identity = Identity::load(&storage, config.node, &rng)?;
+        let restarted = !storage.groups().is_empty();
+        let certificate = CertBundle::load(&config.cert_dir, &PeerId::Node(config.node))
+            .with_context(|| format!("certificates in {}", config.cert_dir.display()))?;
+        let desk = Desk::new(config.node, identity.incarnation);
+        let transport = Transport::start(
+            TransportConfig::default(),
+            certificate,
+            Arc::new(UdpSockets::default()),
+            Some(config.listen),
+            desk.clone(),
+            network.tracker().clone(),
+            network.stop().clone(),
+        )
+        .with_context(|| format!("listening on {} (UDP)", config.listen))?;
+        let address = transport.local_addr()?;
+        let raft = RaftDesk::new(storage.clone(), work.clone());
+        let parts = GroupParts {
+            node: config.node,
+            config: config.raft.clone(),
+            storage: storage.clone(),
+            transport: transport.clone(),
+            rng: rng.clone(),
+            desk: raft.clone(),
+        };
+        if restarted {
+            // Leases this node granted in its former life are not remembered: let them run out before it may vote.
+            tokio::time::sleep(config.raft.lease()).await;
+        }
+        desk.put_raft(raft.clone());
+        let refused = watch::channel(None).0;
+        let control = enter_cluster(
+            &config, &identity, &registry, &parts, &transport, &work, &storage, &*clock, &refused,
+        )
+        .await?;
+        desk.put_control(control.clone());
+
+        let local = Arc::new(LocalDesk::new(&desk));
+        let session = SessionId(rng.u128());
+        let router = Router::new(
+            RouterConfig::default(),
+            transport.clone(),
+            session,
+            Some(local),
+            Vec::new(),
+        );
+        desk.put_router(router.clone());
+        let cluster = Cluster::new(router.clone(), "default");
+        let caller: Arc<dyn Caller> = Arc::new(cluster.clone());
+        let (events, owners) = (Arc::new(EventHub::default()), Owners::default());
+        let groups = Arc::new(Mutex::new(BTreeMap::new()));
+        let shards = Shards {
+            config: config.clone(),
+            parts,
+            registry: registry.clone(),
+            caller,
+            clock,
+            rng,
+            events: events.clone(),
+            tasks: work.clone(),
+            desk: desk.clone(),
+            router: router.clone(),
+            control: control.clone(),
+            owners: owners.clone(),
+            groups: groups.clone(),
+            map_version: Arc::new(AtomicU64::new(0)),
+        };
+        shards.start();
+        let every = Duration::from_millis(config.storage.checkpoint_ms);
+        let checkpoints = crate::checkpoint::start(storage.clone(), every, &work, control.clone(), groups)?;
+        let tokens = Tokens::new(config.tokens.clone());
+        let backend = Arc::new(NodeBackend {
+            node: config.node,
+            router,
+            registry,
+            control: control.clone(),
+            owners,
+            tokens,
+            metrics,
+        });
+        let gateways = open_gateway(&config, &backend, &door).await?;
+        let upkeep = backend.clone();
+        work.spawn_until_stop(async move { upkeep.keep_metrics().await });
+        tracing::info!(node = %config.node, %address, ?gateways, incarnation = %identity.incarnation, "node started");
+        let id = config.node;
+        let parts = Parts {
+            cluster,
+            control,
+            backend,
+            storage,
+            disk,
+            events,
+            raft,
+            desk,
+            checkpoints,
+            refused,
+        };
+        Ok(Self {
+            id,
+            parts,
+            gateways,
+            address,
+            door,
+            work,
+            network,
+        })
+    }
+
+    /// Who this node is.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// The cluster, as actors' callers see it.
+    pub fn cluster(&self) -> &Cluster {
+        &self.parts.cluster
+    }
+
+    /// Committed events of actors that this node owns.
+    pub fn events(&self) -> &EventHub {
+        &self.parts.events
+    }
+
+    /// Where its gateways listen.
+    pub fn gateways(&self) -> &[SocketAddr] {
+        &self.gateways
+    }
+
+    /// Where it listens for nodes and Rust clients.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The cluster as this node sees it, as JSON.
+    pub fn status(&self) -> serde_json::Value {
+        use clinch_gateway::Backend;
+        self.parts.backend.status()
+    }
+
+    /// Waits until every shard has an owner.
+    ///
+    /// # Errors
+    /// What is missing when the time is up.
+    pub async fn ready(&self, timeout: Duration) -> anyhow::Result<()> {
+        use clinch_gateway::Backend;
+        let deadline = tokio::time::Instant::now() + timeout;
+        let mut states = self.parts.control.watch();
+        let mut owners = self.parts.backend.owners.changes();
+        loop {
+            let problem = match self.parts.backend.ready() {
+                Ok(()) => return Ok(()),
+                Err(problem) => problem,
+            };
+            tokio::select! {
+                changed = states.changed() => changed?,
+                changed = owners.changed() => changed?,
+                () = tokio::time::sleep_until(deadline) => anyhow::bail!("not ready after {timeout:?}: {problem}"),
+            }
+        }
+    }
+
+    /// Ends when the node must not go on: its store has failed, or the cluster does not take it back.
+    pub async fn failed(&self) -> String {
+        let mut poisoned = self.parts.storage.poisoned();
+        let mut refused = self.parts.refused.subscribe();
+        tokio::select! {
+            reason = poisoned.wait_for(Option::is_some) => match reason {
+                Ok(reason) => reason.as_deref().unwrap_or_default().to_owned(),
+                Err(_) => "the store is closed".into(),
+            },
+            reason = refused.wait_for(Option::is_some) => match reason {
+                Ok(reason) => reason.clone().unwrap_or_default(),
+                Err(_) => "the node is stopping".into(),
+            },
+        }
+    }
+
+    /// Stops front to back: no new requests, then the shards, then the network and the disk. When it returns, the data
+    /// directory may be used by another process; the address too, once every [`Cluster`] and handle got from this node is
+    /// dropped.
+    pub async fn stop(self) {
+        for (name, stage) in [("gateway", &self.door), ("shards", &self.work)] {
+            if tokio::time::timeout(STOP_STAGE_MAX, stage.end()).await.is_err() {
+                tracing::warn!(stage = name, "a stage of the stop overran and is left behind");
+            }
+        }
+        for raft in self.parts.raft.close_all() {
+            if let Err(error) = raft.shutdown().await {
+                tracing::warn!(%error, "a group did not stop cleanly");
+            }
+        }
+        if tokio::time::timeout(STOP_STAGE_MAX, self.network.end())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                stage = "network",
+                "a stage of the stop overran and is left behind"
+            );
+        }
+        self.parts.desk.close();
+        let Parts {
+            checkpoints,
+            storage,
+            disk,
+            cluster,
+            control,
+            backend,
+            events,
+            raft,
+            desk,
+            refused,
+        } = self.parts;
+        checkpoints.ended().await;
+        drop((storage, cluster, control, backend, events, raft, desk, refused));
+        // The log's thread lets go of the directory when it has seen the end of its queue.
+        let free = async {
+            while disk.strong_count() > 0 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        if tokio::time::timeout(STOP_STAGE_MAX, free).await.is_err() {
+            tracing::warn!(stage = "disk", "a stage of the stop overran and is left behind");
+        }
+    }
+}
+
+impl Identity {
+    /// Reads who this directory belongs to; a new one gets its own names. Each load is a new incarnation.
+    fn load(storage: &Storage, node: NodeId, rng: &NodeRng) -> anyhow::Result<Self> {
+        let read = |key: &str| storage.node_meta_get(key);
+        match read("node") {
+            Some(bytes) => {
+                let owner: NodeId = codec::decode(&bytes)?;
+                anyhow::ensure!(
+                    owner == node,
+                    "this data directory belongs to node {owner}, not to node {node}"
+                );
+            }
+            None => storage.node_meta_put("node", &codec::encode(&node)?)?,
+        }
+        let storage_id = match read("storage-id") {
+            Some(bytes) => codec::decode(&bytes)?,
+            None => {
+                let drawn = rng.u128();
+                storage.node_meta_put("storage-id", &codec::encode(&drawn)?)?;
+                drawn
+            }
+        };
+        let last: Incarnation = read("incarnation").map_or(Ok(Incarnation(0)), |b| codec::decode(&b))?;
+        let incarnation = Incarnation(last.0 + 1);
+        storage.node_meta_put("incarnation", &codec::encode(&incarnation)?)?;
+        let cluster = read("cluster").map(|b| codec::decode(&b)).transpose()?;
+        Ok(Self {
+            storage_id,
+            incarnation,
+            cluster,
+        })
+    }
+}
+
+fn open_storage(config: &NodeConfig) -> anyhow::Result<(Storage, Weak<FileDisk>)> {
+    let dir = &config.data_dir;
+    let what = || format!("data directory {}", dir.display());
+    let disk = Arc::new(FileDisk::open(dir).with_context(what)?);
+    let store = SledStore::open(&disk, config.storage.cache_mib << 20).with_context(what)?;
+    let options = StorageOptions {
+        retain_bytes: config.storage.retain_mib << 20,
+        driver: Driver::Thread,
+        ..StorageOptions::default()
+    };
+    let weak = Arc::downgrade(&disk);
+    Ok((
+        Storage::open(options, disk, Arc::new(store)).with_context(what)?,
+        weak,
+    ))
+}
+
+/// Opens the control group, and makes sure the cluster knows this node.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the parts of a node that is coming up; they have no common owner yet"
+)]
+async fn enter_cluster(
+    config: &NodeConfig,
+    identity: &Identity,
+    registry: &Registry,
+    parts: &GroupParts,
+    transport: &Transport,
+    work: &Tasks,
+    storage: &Storage,
+    clock: &dyn Clock,
+    refused: &watch::Sender<Option<String>>,
+) -> anyhow::Result<Control> {
+    let record = NodeRecord {
+        id: config.node,
+        storage_id: identity.storage_id,
+        incarnation: identity.incarnation,
+        address: config.advertised(),
+        gateway: config.gateway.first().map(|a| format!("http://{a}")),
+        zone: config.zone.clone(),
+        region: config.region,
+        code_version: config.code_version,
+        capacity: config.capacity,
+        state: NodeState::Up,
+        actor_types: registry.types().map(|t| t.name().to_owned()).collect(),
+    };
+    let cluster = match identity.cluster {
+        Some(cluster) => cluster,
+        None if config.cluster.bootstrap => {
+            let drawn = ClusterId(parts.rng.u128());
+            storage.node_meta_put("cluster", &codec::encode(&drawn)?)?;
+            drawn
+        }
+        None => {
+            let request = JoinRequest {
+                cluster: None,
+                record: record.clone(),
+            };
+            let reply = join_by_seeds(transport, &config.cluster.join, &request).await?;
+            storage.node_meta_put("cluster", &codec::encode(&reply.state.cluster)?)?;
+            set_routes(transport, &reply.state);
+            reply.state.cluster
+        }
+    };
+    parts.desk.set_cluster(cluster);
+    let group = open_group(parts, GroupId::CONTROL).await?;
+    let control = Control::new(config.node, group, transport.clone(), work.clone());
+    let mut states = control.watch();
+    let routes = transport.clone();
+    work.spawn_until_stop(async move {
+        loop {
+            if let Some(state) = states.borrow_and_update().clone() {
+                set_routes(&routes, &state);
+            }
+            if states.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    control.start();
+    if config.cluster.bootstrap && control.state().is_none() {
+        let settings = Settings {
+            shards: config.cluster.shards,
+            replicas: config.cluster.replicas,
+            expect_nodes: config.cluster.expect_nodes,
+        };
+        let state = ClusterState::new(
+            cluster,
+            &config.cluster.name,
+            config.region,
+            settings,
+            clock.wall(),
+        )?;
+        let state = state.apply(Command::Join {
+            record: record.clone(),
+        })?;
+        control.bootstrap(state).await?;
+    } else if identity.cluster.is_some() {
+        // Known already: say in the background that it is back, for the others may be on their way as well.
+        let (back, seeds, transport) = (control.clone(), config.cluster.join.clone(), transport.clone());
+        let refused = refused.clone();
+        work.spawn_until_stop(async move {
+            let told = match seeds.is_empty() {
+                true => back.rejoin(record).await,
+                false => {
+                    let request = JoinRequest {
+                        cluster: Some(cluster),
+                        record,
+                    };
+                    join_by_seeds(&transport, &seeds, &request).await.map(drop)
+                }
+            };
+            if let Err(error) = told {
+                refused.send_replace(Some(format!("{error:#}")));
+            }
+        });
+    }
+    Ok(control)
+}
+
+fn set_routes(transport: &Transport, state: &ClusterState) {
+    for node in state.nodes.values().filter(|n| !n.state.is_gone()) {
+        transport.set_route(PeerId::Node(node.id), node.address.clone());
+    }
+}
+
+async fn open_gateway(
+    config: &NodeConfig,
+    backend: &Arc<NodeBackend>,
+    door: &Tasks,
+) -> anyhow::Result<Vec<SocketAddr>> {
+    let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
+    for address in &config.gateway {
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("gateway: listening on {address} (TCP)"))?;
+        addresses.push(listener.local_addr()?);
+        listeners.push(listener);
+    }
+    if !listeners.is_empty() {
+        let router = clinch_gateway::router(backend.clone(), config.http.clone());
+        let (stop, tracker) = (door.stop().clone(), door.tracker().clone());
+        let http = config.http.clone();
+        door.spawn(clinch_gateway::serve(listeners, router, http, stop, tracker));
+    }
+    Ok(addresses)
+}
+
+/// One recorder per process: several nodes in one process (tests) share it.
+fn metrics_handle() -> anyhow::Result<PrometheusHandle> {
+    static HANDLE: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+    let mut handle = HANDLE.lock();
+    if let Some(handle) = &*handle {
+        return Ok(handle.clone());
+    }
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let made = recorder.handle();
+    metrics::set_global_recorder(recorder)
+        .context("another metrics recorder is installed in this process")?;
+    *handle = Some(made.clone());
+    Ok(made)
+}
+
+/// Ends when the process is asked to.
+async fn shutdown_signal() {
+    let interrupt = tokio::signal::ctrl_c();
+    let terminate = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = interrupt => {}
+        () = terminate => {}
+    }
+}

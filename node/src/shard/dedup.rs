@@ -1,0 +1,298 @@
+//! Exactly once: which requests a shard has answered, and with what.
+//!
+//! Invariant: a request below its session's floor is never executed again, and one above it is executed at most once
+//! while its record is kept. Records and floors are written in the entries of their effects, so a new owner has them.
+//! Bounded twice: a caller's acknowledgement lets go of a record at once, age lets go of the rest.
+//! Not here: requests that are being executed now (`Owner::open`).
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clinch_types::{CallReply, RequestId, SessionId, WallMs};
+
+use super::keys::DedupRecord;
+
+/// How long an answer is kept for a caller that does not acknowledge. Routers give up well before (70 s).
+pub(crate) const WINDOW: Duration = Duration::from_secs(600);
+/// How long an answer under a user's idempotency key is kept.
+pub(crate) const WINDOW_LONG: Duration = Duration::from_secs(24 * 3600);
+
+/// How often all sessions are looked at.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// What is known about a request.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Known {
+    /// Never seen.
+    New,
+    /// Executed; the answer may be given once batch `seq` is committed.
+    Answered { seq: u64, reply: Arc<CallReply> },
+    /// The caller has said it has the answer: a late copy.
+    Settled,
+}
+
+#[derive(Debug, Default)]
+struct Session {
+    floor: u64,
+    used: WallMs,
+    done: BTreeMap<u64, Done>,
+}
+
+#[derive(Debug)]
+struct Done {
+    seq: u64,
+    reply: Arc<CallReply>,
+}
+
+/// The dedup table of one shard, as its owner keeps it.
+#[derive(Debug, Default)]
+pub(crate) struct Dedup {
+    sessions: HashMap<SessionId, Session>,
+    by_age: VecDeque<(WallMs, RequestId)>,
+    by_age_long: VecDeque<(WallMs, RequestId)>,
+    swept: WallMs,
+    garbage: Vec<RequestId>,
+    raised: Vec<SessionId>,
+}
+
+/// What the next entry should clear away.
+#[derive(Debug, Default)]
+pub(crate) struct Cleared {
+    pub(crate) records: Vec<RequestId>,
+    pub(crate) floors: Vec<(SessionId, u64)>,
+}
+
+impl Dedup {
+    /// Takes over what an earlier owner wrote. Call once per stored record, in order of key.
+    pub(crate) fn load(&mut self, request: RequestId, record: DedupRecord) {
+        let session = self.sessions.entry(request.session).or_default();
+        session.used = session.used.max(record.at);
+        session.done.insert(
+            request.seq,
+            Done {
+                seq: 0,
+                reply: Arc::new(record.reply),
+            },
+        );
+        let queue = if record.long {
+            &mut self.by_age_long
+        } else {
+            &mut self.by_age
+        };
+        queue.push_back((record.at, request));
+    }
+
+    /// Takes over a stored floor.
+    pub(crate) fn load_floor(&mut self, session: SessionId, floor: u64, at: WallMs) {
+        let entry = self.sessions.entry(session).or_default();
+        entry.floor = entry.floor.max(floor);
+        entry.used = entry.used.max(at);
+    }
+
+    /// Call after the last [`Dedup::load`]: ages must be in order for expiry.
+    pub(crate) fn loaded(&mut self) {
+        self.by_age.make_contiguous().sort_unstable();
+        self.by_age_long.make_contiguous().sort_unstable();
+    }
+
+    pub(crate) fn look(&self, request: RequestId) -> Known {
+        let Some(session) = self.sessions.get(&request.session) else {
+            return Known::New;
+        };
+        match session.done.get(&request.seq) {
+            Some(done) => Known::Answered {
+                seq: done.seq,
+                reply: done.reply.clone(),
+            },
+            None if request.seq < session.floor => Known::Settled,
+            None => Known::New,
+        }
+    }
+
+    /// The caller has all answers below `acked_below`.
+    pub(crate) fn acknowledge(&mut self, session: SessionId, acked_below: u64) {
+        let Some(entry) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        if acked_below <= entry.floor {
+            return;
+        }
+        entry.floor = acked_below;
+        let keep = entry.done.split_off(&acked_below);
+        let gone = std::mem::replace(&mut entry.done, keep);
+        if !gone.is_empty() {
+            self.raised.push(session);
+            self.garbage
+                .extend(gone.into_keys().map(|seq| RequestId { session, seq }));
+        }
+    }
+
+    /// Remembers an answer that travels in batch `seq`.
+    pub(crate) fn record(
+        &mut self,
+        request: RequestId,
+        seq: u64,
+        now: WallMs,
+        long: bool,
+        reply: Arc<CallReply>,
+    ) {
+        let session = self.sessions.entry(request.session).or_default();
+        session.used = now;
+        session.done.insert(request.seq, Done { seq, reply });
+        let queue = if long {
+            &mut self.by_age_long
+        } else {
+            &mut self.by_age
+        };
+        queue.push_back((now, request));
+    }
+
+    /// Lets go of what is older than its window. Cheap when nothing is.
+    pub(crate) fn expire(&mut self, now: WallMs) {
+        for (queue, window) in [(&mut self.by_age, WINDOW), (&mut self.by_age_long, WINDOW_LONG)] {
+            while let Some(&(at, request)) = queue.front() {
+                let Some(session) = self.sessions.get_mut(&request.session) else {
+                    queue.pop_front();
+                    continue;
+                };
+                if !session.done.contains_key(&request.seq) {
+                    queue.pop_front();
+                    continue;
+                }
+                if at.after(window) >= now {
+                    break;
+                }
+                session.done.remove(&request.seq);
+                self.garbage.push(request);
+                queue.pop_front();
+            }
+        }
+        // Sessions may be many (one per idempotency key): all of them are looked at rarely.
+        if self.swept.after(SWEEP) > now {
+            return;
+        }
+        self.swept = now;
+        self.compact();
+        let garbage = &mut self.garbage;
+        self.sessions.retain(|&id, session| {
+            let idle = session.done.is_empty() && session.used.after(WINDOW) < now;
+            if idle && session.floor > 0 {
+                // Number 0 is where the floor is stored.
+                garbage.push(RequestId { session: id, seq: 0 });
+            }
+            !idle
+        });
+    }
+
+    /// How many records wait to be cleared away.
+    pub(crate) fn garbage_len(&self) -> usize {
+        self.garbage.len()
+    }
+
+    /// What the next entry should delete, and the floors it must write with that.
+    pub(crate) fn clear(&mut self) -> Cleared {
+        self.raised.sort_unstable();
+        self.raised.dedup();
+        let floors = self
+            .raised
+            .drain(..)
+            .filter_map(|id| self.sessions.get(&id).map(|session| (id, session.floor)))
+            .collect();
+        // Ages of acknowledged records are dropped lazily, but never more than twice what is alive.
+        Cleared {
+            records: std::mem::take(&mut self.garbage),
+            floors,
+        }
+    }
+
+    /// Drops queue entries whose record is gone, when they outnumber the living ones.
+    fn compact(&mut self) {
+        let living: usize = self.sessions.values().map(|s| s.done.len()).sum();
+        for queue in [&mut self.by_age, &mut self.by_age_long] {
+            if queue.len() > 2 * living + 1024 {
+                queue.retain(|(_, r)| {
+                    self.sessions
+                        .get(&r.session)
+                        .is_some_and(|s| s.done.contains_key(&r.seq))
+                });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clinch_types::{ActorId, CallMeta, Epoch, ShardId, Version};
+
+    fn reply(version: u64) -> CallReply {
+        let meta = CallMeta {
+            actor: ActorId::default(),
+            shard: ShardId(0),
+            epoch: Epoch(1),
+            version: Version(version),
+            created: false,
+        };
+        CallReply { meta, output: vec![] }
+    }
+
+    fn request(seq: u64) -> RequestId {
+        RequestId {
+            session: SessionId(9),
+            seq,
+        }
+    }
+
+    #[test]
+    fn g5_a_request_is_new_once_then_answered_then_settled() {
+        let mut dedup = Dedup::default();
+        assert_eq!(dedup.look(request(1)), Known::New);
+        dedup.record(request(1), 4, WallMs(0), false, Arc::new(reply(1)));
+        assert_eq!(
+            dedup.look(request(1)),
+            Known::Answered {
+                seq: 4,
+                reply: Arc::new(reply(1))
+            }
+        );
+        dedup.acknowledge(SessionId(9), 2);
+        assert_eq!(dedup.look(request(1)), Known::Settled);
+        let cleared = dedup.clear();
+        assert_eq!(
+            (cleared.records, cleared.floors),
+            (vec![request(1)], vec![(SessionId(9), 2)])
+        );
+    }
+
+    #[test]
+    fn g5_a_new_owner_that_loads_the_floor_refuses_a_late_copy() {
+        let mut dedup = Dedup::default();
+        dedup.load_floor(SessionId(9), 2, WallMs(5));
+        dedup.load(
+            request(2),
+            DedupRecord {
+                at: WallMs(5),
+                long: false,
+                reply: reply(2),
+            },
+        );
+        dedup.loaded();
+        assert_eq!(dedup.look(request(1)), Known::Settled);
+        assert!(matches!(dedup.look(request(2)), Known::Answered { seq: 0, .. }));
+        assert_eq!(dedup.look(request(3)), Known::New);
+    }
+
+    #[test]
+    fn answers_outlive_their_window_only_if_the_user_named_them() {
+        let mut dedup = Dedup::default();
+        dedup.record(request(1), 1, WallMs(0), false, Arc::new(reply(1)));
+        dedup.record(request(2), 1, WallMs(0), true, Arc::new(reply(2)));
+        dedup.expire(WallMs(600_001));
+        assert_eq!(dedup.look(request(1)), Known::New);
+        assert!(matches!(dedup.look(request(2)), Known::Answered { .. }));
+        dedup.expire(WallMs(24 * 3600 * 1000 + 1));
+        assert_eq!(dedup.look(request(2)), Known::New);
+        assert_eq!(dedup.clear().records, vec![request(1), request(2)]);
+    }
+}

@@ -1,0 +1,166 @@
+//! One shard on one node: its Raft group, the task that owns its actors while this node leads it, and the handle
+//! through which the rest of the node reaches it.
+//!
+//! Invariant (G2): actors run only on the replica that is leader, has applied an entry of its own term, and fences
+//! every proposal with that term.
+//! Not here: what an actor does when awake (`activation`), which shards exist (`control`).
+
+pub(crate) mod dedup;
+mod events;
+mod group;
+pub(crate) mod keys;
+mod network;
+mod owner;
+mod owners;
+mod pipeline;
+mod provisional;
+mod rpc;
+mod task;
+
+use clinch_actor::Error;
+use clinch_transport::Inbound;
+use clinch_types::{
+    CallError, CallReply, CallRequest, ListReply, ListRequest, NodeId, RequestId, ShardId, codec,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+pub use events::{EventBatch, EventHub, EventStream};
+pub(crate) use group::{Group, GroupParts, Raft, open_group};
+pub(crate) use owner::{Internal, Owner};
+pub(crate) use owners::Owners;
+pub(crate) use pipeline::{TurnEnd, Write};
+pub(crate) use provisional::Provisional;
+pub(crate) use rpc::{RaftDesk, kinds};
+pub(crate) use task::{ShardContext, ShardEnds, ShardTask};
+
+/// Where a call's answer goes.
+pub(crate) enum ReplyTo {
+    /// Over the network.
+    Remote(Inbound),
+    /// To a caller in this process.
+    Local(oneshot::Sender<Result<CallReply, CallError>>),
+}
+
+impl ReplyTo {
+    pub(crate) fn send(self, result: Result<CallReply, CallError>) {
+        match self {
+            Self::Remote(inbound) => respond(inbound, &result),
+            // The caller may be gone; what was committed stands.
+            Self::Local(sender) => drop(sender.send(result)),
+        }
+    }
+}
+
+/// Answers a request from the network with an encoded value.
+pub(crate) fn respond<T: codec::Encode>(inbound: Inbound, value: &T) {
+    match codec::encode(value) {
+        Ok(bytes) => inbound.respond(bytes.into()),
+        Err(error) => {
+            tracing::error!(%error, "an answer could not be encoded");
+            // Dropped unanswered: the caller is told so, and counts it as perhaps done.
+            drop(inbound);
+        }
+    }
+}
+
+/// An answer that waits for a commit.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are calls: a box for each would cost more than it saves"
+)]
+pub(crate) enum Release {
+    /// To a caller.
+    Call {
+        request: RequestId,
+        reply: ReplyTo,
+        result: Result<CallReply, CallError>,
+    },
+    /// To an interleaved action that wrote.
+    Update {
+        done: oneshot::Sender<Result<Box<dyn std::any::Any + Send>, Error>>,
+        value: Box<dyn std::any::Any + Send>,
+    },
+}
+
+/// What the rest of the node asks of a shard.
+pub(crate) enum ShardMsg {
+    /// A call on one of its actors.
+    Call {
+        request: Box<CallRequest>,
+        deadline: Instant,
+        reply: ReplyTo,
+    },
+    /// Which actors there are.
+    List { request: ListRequest, reply: ListTo },
+    /// Move the leadership to that node, without failing a call.
+    HandOff { to: NodeId },
+}
+
+/// Where a listing goes.
+pub(crate) enum ListTo {
+    Remote(Inbound),
+    Local(oneshot::Sender<Result<ListReply, CallError>>),
+}
+
+impl ListTo {
+    pub(crate) fn send(self, result: Result<ListReply, CallError>) {
+        match self {
+            Self::Remote(inbound) => respond(inbound, &result),
+            Self::Local(sender) => drop(sender.send(result)),
+        }
+    }
+}
+
+/// Reaches a shard of this node. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct ShardHandle {
+    pub(crate) id: ShardId,
+    pub(crate) tx: mpsc::Sender<ShardMsg>,
+}
+
+impl ShardHandle {
+    /// Hands a call over; answers `Overloaded` at once when the shard's queue is full.
+    pub(crate) fn call(&self, request: Box<CallRequest>, deadline: Instant, reply: ReplyTo) {
+        if let Err(error) = self.tx.try_send(ShardMsg::Call {
+            request,
+            deadline,
+            reply,
+        }) {
+            let (error, message) = match error {
+                mpsc::error::TrySendError::Full(message) => (self.overloaded(), message),
+                mpsc::error::TrySendError::Closed(message) => (self.stopping(), message),
+            };
+            if let ShardMsg::Call { reply, .. } = message {
+                reply.send(Err(error));
+            }
+        }
+    }
+
+    /// Hands a listing over.
+    pub(crate) fn list(&self, request: ListRequest, reply: ListTo) {
+        if let Err(error) = self.tx.try_send(ShardMsg::List { request, reply }) {
+            let (error, message) = match error {
+                mpsc::error::TrySendError::Full(message) => (self.overloaded(), message),
+                mpsc::error::TrySendError::Closed(message) => (self.stopping(), message),
+            };
+            if let ShardMsg::List { reply, .. } = message {
+                reply.send(Err(error));
+            }
+        }
+    }
+
+    fn overloaded(&self) -> CallError {
+        CallError::Overloaded {
+            what: format!("the queue of shard {}", self.id),
+            limit: self.tx.max_capacity() as u64,
+        }
+    }
+
+    fn stopping(&self) -> CallError {
+        CallError::Unavailable {
+            shard: self.id,
+            reason: "this node is stopping".into(),
+        }
+    }
+}

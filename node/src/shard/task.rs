@@ -1,0 +1,609 @@
+//! The task of one shard on one node: follows the leadership, and runs the owner while this node has it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use clinch_actor::{Caller, Registry};
+use clinch_storage::raft::CommittedLeaderId;
+use clinch_storage::{GroupReader, TypeConfig};
+use clinch_transport::Transport;
+use clinch_types::{CallError, CallRequest, Clock, Epoch, NodeId, RegionId, ShardId};
+use openraft::async_runtime::Instant as _;
+use openraft::async_runtime::WatchReceiver;
+use openraft::impls::ProgressResponder;
+use openraft::metrics::RaftServerMetrics;
+use openraft::type_config::alias::{OneshotReceiverOf, WatchReceiverOf};
+use openraft::{ReadPolicy, ServerState};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::{EventHub, Internal, Owner, Owners, Raft, Release, ReplyTo, ShardHandle, ShardMsg};
+use crate::activation::Ended;
+use crate::config::NodeConfig;
+use crate::metric_names::{OWNER_CHANGES, SHARD_BATCH_TURNS};
+use crate::seams::NodeRng;
+use crate::tasks::Tasks;
+
+/// Messages taken in one go.
+const TAKE_MAX: usize = 256;
+/// How often a shard looks at its clock when nothing is due.
+const TICK: Duration = Duration::from_millis(250);
+/// How long a hand-over of the leadership may take before calls are served here again.
+const HAND_OFF_MAX: Duration = Duration::from_secs(2);
+
+/// What a shard needs of its node.
+pub(crate) struct ShardContext {
+    pub(crate) id: ShardId,
+    pub(crate) node: NodeId,
+    pub(crate) region: RegionId,
+    pub(crate) config: Arc<NodeConfig>,
+    pub(crate) reader: GroupReader,
+    pub(crate) transport: Transport,
+    pub(crate) registry: Registry,
+    pub(crate) caller: Arc<dyn Caller>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) rng: Arc<NodeRng>,
+    pub(crate) events: Arc<EventHub>,
+    pub(crate) tasks: Tasks,
+    /// Turns that ran in tasks of their own come back here.
+    pub(crate) ended: mpsc::Sender<Ended>,
+    /// Interleaved actions ask here.
+    pub(crate) internal: mpsc::Sender<Internal>,
+    /// Version of the node's route map.
+    pub(crate) map_version: Arc<AtomicU64>,
+    /// Numbers of turns. Never used twice, not even by a later ownership: a turn of an earlier one may still end.
+    pub(crate) turns: AtomicU64,
+}
+
+impl ShardContext {
+    pub(crate) fn next_turn(&self) -> u64 {
+        self.turns.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+type Receipt = OneshotReceiverOf<TypeConfig, openraft::raft::ClientWriteResult<TypeConfig>>;
+
+/// The shard's task.
+pub(crate) struct ShardTask {
+    context: Arc<ShardContext>,
+    raft: Raft,
+    rx: mpsc::Receiver<ShardMsg>,
+    ended: mpsc::Receiver<Ended>,
+    internal: mpsc::Receiver<Internal>,
+    server: WatchReceiverOf<TypeConfig, RaftServerMetrics<TypeConfig>>,
+    role: Role,
+    /// Receipts of the batches in flight, oldest first.
+    receipts: VecDeque<Receipt>,
+    /// Calls that came while this node is about to own the shard, or hands it over.
+    parked: Vec<(Box<CallRequest>, Instant, ReplyTo)>,
+    /// Until when a hand-over may take; nothing is admitted meanwhile.
+    hand_off: Option<Instant>,
+    /// To whom, until the transfer has been asked for.
+    hand_off_to: Option<NodeId>,
+    /// The term in which a transfer was asked for: the next leader need not wait for this lease, and `as_leader()` does
+    /// not know of it. Reads of that term ask the quorum.
+    lease_void: Option<Epoch>,
+    /// Reads that wait for a round of the quorum, because the lease has lapsed.
+    doubtful: Vec<Release>,
+    confirm: Option<tokio::sync::oneshot::Receiver<bool>>,
+    confirming: Vec<Release>,
+    owners: Owners,
+    /// A round that must end before the shard may be taken over: recovery after a start, or a barrier behind
+    /// proposals that this node made earlier in the same term and has lost sight of.
+    settling: Option<tokio::sync::oneshot::Receiver<bool>>,
+    /// The term in which ownership was given up while still leading.
+    given_up: Option<Epoch>,
+    /// The leadership is to be looked at again although nothing has changed.
+    recheck: bool,
+}
+
+enum Role {
+    /// Another replica leads, or none.
+    Follower,
+    /// This one leads, and applies what came before its term.
+    Recovering { leader: CommittedLeaderId, epoch: Epoch },
+    /// This one owns the shard.
+    Owner {
+        owner: Box<Owner>,
+        leader: CommittedLeaderId,
+    },
+}
+
+/// The receiving ends that belong to a [`ShardContext`].
+pub(crate) struct ShardEnds {
+    pub(crate) ended: mpsc::Receiver<Ended>,
+    pub(crate) internal: mpsc::Receiver<Internal>,
+}
+
+impl ShardTask {
+    /// A task and its handle. `owners` tells the node who owns the shard.
+    pub(crate) fn new(
+        context: ShardContext,
+        ends: ShardEnds,
+        raft: Raft,
+        owners: Owners,
+    ) -> (Self, ShardHandle) {
+        let (tx, rx) = mpsc::channel(context.config.proposer.queue_max);
+        let handle = ShardHandle { id: context.id, tx };
+        let server = raft.server_metrics();
+        let task = Self {
+            context: Arc::new(context),
+            raft,
+            rx,
+            ended: ends.ended,
+            internal: ends.internal,
+            server,
+            role: Role::Follower,
+            receipts: VecDeque::new(),
+            parked: Vec::new(),
+            hand_off: None,
+            hand_off_to: None,
+            lease_void: None,
+            doubtful: Vec::new(),
+            confirm: None,
+            confirming: Vec::new(),
+            owners,
+            settling: None,
+            given_up: None,
+            recheck: false,
+        };
+        (task, handle)
+    }
+
+    /// Runs until the node stops.
+    pub(crate) async fn run(mut self) {
+        let stop = self.context.tasks.stop().clone();
+        self.await_recovery();
+        let mut data = self.raft.data_metrics();
+        let mut messages = Vec::with_capacity(TAKE_MAX);
+        let mut endings = Vec::with_capacity(TAKE_MAX);
+        let mut tick_at = Instant::now();
+        self.leadership().await;
+        loop {
+            let recovering = matches!(self.role, Role::Recovering { .. });
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                changed = self.server.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    self.leadership().await;
+                }
+                changed = data.changed(), if recovering => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    self.recovered();
+                }
+                settled = signal(&mut self.settling) => self.settled(settled),
+                receipt = next(&mut self.receipts) => self.receipt(receipt),
+                confirmed = signal(&mut self.confirm) => self.confirmed(confirmed),
+                _ = self.ended.recv_many(&mut endings, TAKE_MAX) => {
+                    for ended in endings.drain(..) {
+                        if let Role::Owner { owner, .. } = &mut self.role {
+                            owner.ended(ended);
+                        }
+                    }
+                }
+                Some(message) = self.internal.recv() => {
+                    // Without an owner the answer's sender is dropped, which tells the action.
+                    if let Role::Owner { owner, .. } = &mut self.role {
+                        owner.internal(message);
+                    }
+                }
+                taken = self.rx.recv_many(&mut messages, TAKE_MAX) => {
+                    if taken == 0 {
+                        break;
+                    }
+                    for message in messages.drain(..) {
+                        self.message(message).await;
+                    }
+                }
+                () = tokio::time::sleep_until(tick_at) => {
+                    tick_at = self.tick();
+                }
+            }
+            tick_at = tick_at.min(self.advance().await);
+            if std::mem::take(&mut self.recheck) {
+                self.leadership().await;
+            }
+        }
+        self.lose(None);
+        for (_, _, reply) in std::mem::take(&mut self.parked) {
+            reply.send(Err(self.unavailable("this node is stopping")));
+        }
+    }
+
+    fn unavailable(&self, reason: &str) -> CallError {
+        CallError::Unavailable {
+            shard: self.context.id,
+            reason: reason.into(),
+        }
+    }
+
+    /// The leadership may have changed.
+    async fn leadership(&mut self) {
+        let metrics = self.server.borrow_watched().clone();
+        let leads = metrics.state == ServerState::Leader;
+        let epoch = Epoch(metrics.vote.leader_id.term);
+        let leader = metrics.current_leader.map(NodeId);
+        self.owners.set(self.context.id, leader.map(|l| (l, epoch)));
+        let same = match &self.role {
+            Role::Follower => false,
+            Role::Recovering { epoch: mine, .. } => *mine == epoch,
+            Role::Owner { owner, .. } => owner.epoch == epoch,
+        };
+        if leads && same {
+            return;
+        }
+        if !matches!(self.role, Role::Follower) {
+            self.lose(leader.filter(|l| *l != self.context.node));
+        }
+        if leads && let Ok(leading) = self.raft.as_leader() {
+            let (leader, epoch) = (leading.to_committed_leader_id(), Epoch(leading.term()));
+            self.role = Role::Recovering { leader, epoch };
+            if self.given_up == Some(epoch) && self.settling.is_none() {
+                self.raise_barrier();
+            }
+            self.recovered();
+        } else {
+            for (_, _, reply) in std::mem::take(&mut self.parked) {
+                reply.send(Err(self.moved()));
+            }
+        }
+    }
+
+    /// Takes over once an entry of the own term is applied: then everything committed before is, too.
+    fn recovered(&mut self) {
+        let Role::Recovering { leader, epoch } = &self.role else {
+            return;
+        };
+        let applied = self.raft.data_metrics().borrow_watched().last_applied;
+        if self.settling.is_some()
+            || applied.map(|id| id.leader_id) != Some(*leader)
+            || !self.context.reader.ready()
+        {
+            return;
+        }
+        let (leader, epoch) = (*leader, *epoch);
+        match Owner::take_over(self.context.clone(), epoch) {
+            Ok(owner) => {
+                metrics::counter!(OWNER_CHANGES).increment(1);
+                self.role = Role::Owner {
+                    owner: Box::new(owner),
+                    leader,
+                };
+                for (request, deadline, reply) in std::mem::take(&mut self.parked) {
+                    self.call(request, deadline, reply);
+                }
+            }
+            Err(error) => {
+                tracing::error!(shard = %self.context.id, error, "the shard cannot be taken over");
+                self.role = Role::Follower;
+            }
+        }
+    }
+
+    /// Ownership is lost (or given up): everybody who waits is told how the call stands.
+    fn lose(&mut self, next: Option<NodeId>) {
+        self.receipts.clear();
+        // Should this node still lead, the next tick notices.
+        self.confirm = None;
+        self.hand_off = None;
+        self.hand_off_to = None;
+        let moved = self.moved();
+        let doubtful: Vec<Release> = self.doubtful.drain(..).chain(self.confirming.drain(..)).collect();
+        if let Role::Owner { mut owner, .. } = std::mem::replace(&mut self.role, Role::Follower) {
+            tracing::info!(shard = %self.context.id, epoch = %owner.epoch, "shard no longer owned");
+            self.given_up = Some(owner.epoch);
+            for release in doubtful {
+                owner.turn_away(release, moved.clone());
+            }
+            owner.abandon(next, self.context.map_version.load(Ordering::Relaxed));
+        }
+    }
+
+    /// After a start nothing may be served before everything is applied that may have been answered for.
+    fn await_recovery(&mut self) {
+        let raft = self.raft.clone();
+        self.settle(async move { raft.wait_for_recovery(None).await.is_ok() });
+    }
+
+    /// Proposals of an ownership given up within this term may still commit: a new one begins behind all of them.
+    fn raise_barrier(&mut self) {
+        let raft = self.raft.clone();
+        self.settle(async move { raft.write_blank().await.is_ok() });
+    }
+
+    fn settle(&mut self, round: impl Future<Output = bool> + Send + 'static) {
+        let (tx, rx) = tokio::sync::oneshot::channel();
+        self.settling = Some(rx);
+        self.context.tasks.spawn_until_stop(async move {
+            // The shard's task may be gone.
+            let _gone = tx.send(round.await);
+        });
+    }
+
+    fn settled(&mut self, settled: bool) {
+        self.settling = None;
+        if settled {
+            self.given_up = None;
+        } else {
+            // Looked at again with the next tick.
+            self.role = Role::Follower;
+        }
+        self.recovered();
+    }
+
+    /// Why a call cannot be served here: another node owns the shard, or nobody does.
+    fn moved(&self) -> CallError {
+        let metrics = self.server.borrow_watched();
+        let epoch = Epoch(metrics.vote.leader_id.term);
+        if metrics.current_leader.is_none() {
+            let voters: Vec<NodeId> = metrics
+                .membership_config
+                .membership()
+                .voter_ids()
+                .map(NodeId)
+                .collect();
+            let down: Vec<String> = voters
+                .iter()
+                .filter(|n| **n != self.context.node && !self.context.transport.is_up(**n))
+                .map(ToString::to_string)
+                .collect();
+            let reason = match (voters.is_empty(), down.is_empty()) {
+                (true, _) => "its group has not formed yet".to_owned(),
+                (_, true) => "it has no owner at the moment".to_owned(),
+                (_, false) => format!(
+                    "it has no owner; of its {} replicas, nodes {} cannot be reached from node {}",
+                    voters.len(),
+                    down.join(", "),
+                    self.context.node
+                ),
+            };
+            return CallError::Unavailable {
+                shard: self.context.id,
+                reason,
+            };
+        }
+        CallError::Moved {
+            shard: self.context.id,
+            owner: metrics
+                .current_leader
+                .map(NodeId)
+                .filter(|l| *l != self.context.node),
+            epoch,
+            map_version: self.context.map_version.load(Ordering::Relaxed),
+        }
+    }
+
+    async fn message(&mut self, message: ShardMsg) {
+        match message {
+            ShardMsg::Call {
+                request,
+                deadline,
+                reply,
+            } => self.call(request, deadline, reply),
+            ShardMsg::List { request, reply } => reply.send(match &self.role {
+                Role::Owner { owner, .. } => owner.list(&request),
+                Role::Recovering { .. } => Err(self.unavailable("the owner is recovering")),
+                Role::Follower => Err(self.moved()),
+            }),
+            ShardMsg::HandOff { to } => self.begin_hand_off(to).await,
+        }
+    }
+
+    fn call(&mut self, request: Box<CallRequest>, deadline: Instant, reply: ReplyTo) {
+        match &mut self.role {
+            Role::Owner { owner, .. } if self.hand_off.is_none() => owner.admit(*request, deadline, reply),
+            Role::Owner { .. } | Role::Recovering { .. } => {
+                if self.parked.len() >= self.context.config.proposer.queue_max {
+                    let limit = self.context.config.proposer.queue_max as u64;
+                    let what = format!("the queue of shard {}", self.context.id);
+                    return reply.send(Err(CallError::Overloaded { what, limit }));
+                }
+                self.parked.push((request, deadline, reply));
+            }
+            Role::Follower => reply.send(Err(self.moved())),
+        }
+    }
+
+    async fn begin_hand_off(&mut self, to: NodeId) {
+        if let Role::Owner { owner, .. } = &self.role
+            && self.hand_off.is_none()
+        {
+            self.lease_void = Some(owner.epoch);
+            // From here on nothing is admitted and no lease is trusted: `as_leader()` does not know of a transfer.
+            self.hand_off = Some(Instant::now() + HAND_OFF_MAX);
+            self.hand_off_to = Some(to);
+        }
+    }
+
+    /// The oldest batch in flight is decided.
+    fn receipt(&mut self, receipt: Result<openraft::raft::ClientWriteResult<TypeConfig>, ()>) {
+        match receipt {
+            Ok(Ok(_)) => {
+                if let Role::Owner { owner, .. } = &mut self.role {
+                    owner.committed();
+                }
+            }
+            // Refused or lost: in both cases this is no longer the owner (the fence held), or the node is stopping.
+            Ok(Err(error)) => {
+                tracing::info!(shard = %self.context.id, %error, "a proposal was refused");
+                self.lose(None);
+            }
+            Err(()) => self.lose(None),
+        }
+    }
+
+    /// Proposes what is executed, and lets reads go. Returns when the task is next needed.
+    async fn advance(&mut self) -> Instant {
+        let Role::Owner { owner, leader } = &mut self.role else {
+            return Instant::now() + TICK;
+        };
+        owner.tuck_in();
+        if let Some(fault) = owner.fault.take() {
+            tracing::error!(shard = %self.context.id, fault, "the shard gives up its ownership");
+            self.lose(None);
+            return Instant::now() + TICK;
+        }
+        while owner.pipeline.may_cut() {
+            owner.clear_dedup();
+            metrics::histogram!(SHARD_BATCH_TURNS).record(owner.pipeline.turns() as f64);
+            let batch = owner.pipeline.cut();
+            let (responder, receipt) = ProgressResponder::complete_only();
+            let proposal = self.raft.write(batch).with_leader(*leader).responder(responder);
+            if proposal.await.is_err() {
+                self.lose(None);
+                return Instant::now() + TICK;
+            }
+            self.receipts.push_back(receipt);
+            crate::activation::resume(owner);
+        }
+        let due = owner.next_due();
+        let ready = owner.pipeline.ready_reads();
+        if !ready.is_empty() {
+            self.release_reads(ready);
+        }
+        self.continue_hand_off().await;
+        let now = self.context.clock.wall();
+        match due {
+            Some(due) => Instant::now() + Duration::from_millis(due.0.saturating_sub(now.0)).min(TICK),
+            None => Instant::now() + TICK,
+        }
+    }
+
+    /// Answers reads under the lease; without one, after a round of the quorum.
+    fn release_reads(&mut self, ready: Vec<Release>) {
+        // After the answers were produced: a pause before this line must not let a stale one out.
+        let valid = self.lease_holds();
+        let Role::Owner { owner, .. } = &mut self.role else {
+            return;
+        };
+        if valid {
+            for release in ready {
+                owner.release(release);
+            }
+            return;
+        }
+        self.doubtful.extend(ready);
+        self.begin_confirm();
+    }
+
+    fn lease_holds(&self) -> bool {
+        let Role::Owner { leader, owner } = &self.role else {
+            return false;
+        };
+        if self.lease_void == Some(owner.epoch) {
+            return false;
+        }
+        let trusted = self.context.config.raft.lease_trusted();
+        self.raft.as_leader().is_ok_and(|leading| {
+            leading.to_committed_leader_id() == *leader
+                && leading
+                    .last_quorum_acked()
+                    .is_some_and(|acked| acked.elapsed() < trusted)
+        })
+    }
+
+    /// Asks the quorum whether this is still the owner; one round serves all reads that wait.
+    fn begin_confirm(&mut self) {
+        if self.confirm.is_some() || self.doubtful.is_empty() {
+            return;
+        }
+        self.confirming = std::mem::take(&mut self.doubtful);
+        let (tx, rx) = tokio::sync::oneshot::channel();
+        self.confirm = Some(rx);
+        let raft = self.raft.clone();
+        self.context.tasks.spawn_until_stop(async move {
+            let confirmed = raft.ensure_linearizable(ReadPolicy::ReadIndex).await.is_ok();
+            // The shard may have moved on meanwhile.
+            let _gone = tx.send(confirmed);
+        });
+    }
+
+    fn confirmed(&mut self, confirmed: bool) {
+        self.confirm = None;
+        let confirming = std::mem::take(&mut self.confirming);
+        let reason = "the owner cannot reach a majority of the shard's replicas";
+        let error = self.unavailable(reason);
+        if let Role::Owner { owner, .. } = &mut self.role {
+            for release in confirming {
+                match confirmed {
+                    true => owner.release(release),
+                    false => owner.turn_away(release, error.clone()),
+                }
+            }
+        }
+        self.begin_confirm();
+    }
+
+    /// Time has passed.
+    fn tick(&mut self) -> Instant {
+        match &mut self.role {
+            Role::Owner { owner, .. } => owner.tick(),
+            Role::Follower => self.recheck = true,
+            Role::Recovering { .. } => {}
+        }
+        if self.hand_off.is_some_and(|until| until <= Instant::now()) {
+            tracing::warn!(shard = %self.context.id, "a hand-over did not happen in time; serving on");
+            self.end_hand_off();
+        }
+        let now = Instant::now();
+        for (_, _, reply) in self.parked.extract_if(.., |(_, deadline, _)| *deadline <= now) {
+            let reason = "the call's time was up before the shard could serve".into();
+            reply.send(Err(CallError::Unavailable {
+                shard: self.context.id,
+                reason,
+            }));
+        }
+        now + TICK
+    }
+
+    async fn continue_hand_off(&mut self) {
+        let Some(to) = self.hand_off_to else { return };
+        let Role::Owner { owner, .. } = &mut self.role else {
+            return;
+        };
+        if owner.pipeline.busy() || !owner.open.is_empty() {
+            return;
+        }
+        self.hand_off_to = None;
+        tracing::info!(shard = %self.context.id, %to, "handing the shard over");
+        if let Err(error) = self.raft.trigger().transfer_leader(to.0).await {
+            tracing::warn!(shard = %self.context.id, %error, "the hand-over could not be started");
+            self.end_hand_off();
+        }
+    }
+
+    fn end_hand_off(&mut self) {
+        self.hand_off = None;
+        self.hand_off_to = None;
+        for (request, deadline, reply) in std::mem::take(&mut self.parked) {
+            self.call(request, deadline, reply);
+        }
+    }
+}
+
+/// Waits for the oldest receipt; for ever when there is none.
+async fn next(receipts: &mut VecDeque<Receipt>) -> Result<openraft::raft::ClientWriteResult<TypeConfig>, ()> {
+    match receipts.front_mut() {
+        Some(receipt) => {
+            let result = receipt.await.map_err(|_| ());
+            receipts.pop_front();
+            result
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for a yes or no; for ever when none is expected.
+async fn signal(confirm: &mut Option<tokio::sync::oneshot::Receiver<bool>>) -> bool {
+    match confirm {
+        Some(receiver) => receiver.await.unwrap_or(false),
+        None => std::future::pending().await,
+    }
+}

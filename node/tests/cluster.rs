@@ -1,0 +1,50 @@
+//! A cluster as its users see it.
+
+mod common;
+
+use clinch::prelude::*;
+use common::{Counter, TestCluster};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_node_alone_keeps_its_actors_over_a_restart() {
+    let mut cluster = TestCluster::start(1, Registry::new().actor::<Counter>()).await;
+    let counter = cluster.node(0).cluster().get::<Counter>("a");
+    assert_eq!(counter.increment(3).await.unwrap(), 3);
+    assert_eq!(counter.increment(4).await.unwrap(), 7);
+    assert_eq!(counter.get_count().await.unwrap(), 7);
+    // A handle keeps its node's socket.
+    drop(counter);
+    cluster.stop_node(0).await;
+    cluster.start_node(0).await;
+    cluster.ready().await;
+    assert_eq!(
+        cluster
+            .node(0)
+            .cluster()
+            .get::<Counter>("a")
+            .get_count()
+            .await
+            .unwrap(),
+        7
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_of_three_nodes_answers_for_any_actor() {
+    let cluster = TestCluster::start(3, Registry::new().actor::<Counter>()).await;
+    for round in 1..=3i64 {
+        for index in 0..3 {
+            for key in ["a", "b", "c", "d", "e"] {
+                let counter = cluster.node(index).cluster().get::<Counter>(key);
+                let expected = (round - 1) * 3 + index as i64 + 1;
+                assert_eq!(
+                    counter.increment(1).await.unwrap(),
+                    expected,
+                    "{key} through node {}",
+                    index + 1
+                );
+                assert_eq!(counter.get_count().await.unwrap(), expected);
+            }
+        }
+    }
+}
