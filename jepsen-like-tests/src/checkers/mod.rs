@@ -1,0 +1,122 @@
+//! Whether any sane counter could have given the answers of a history.
+//!
+//! Two independent judges: [`witness`] follows the versions in the replies and is linear in the length of the history;
+//! [`bounds`] uses values alone and knows nothing of versions. Both judge each key by itself.
+
+pub mod bounds;
+#[cfg(test)]
+mod samples;
+mod subset;
+pub mod witness;
+#[cfg(test)]
+mod witness_tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::history::{Op, Operation, Outcome};
+
+/// A law that was broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Law {
+    /// A reply says where it was produced.
+    Placed,
+    /// A key that nobody destroys has one life.
+    OneLife,
+    /// A version is written once, and has one value.
+    OneValue,
+    /// An operation sees all that was acknowledged before it began.
+    RealTime,
+    /// Later versions, and later operations, are of the same or later epochs.
+    Epochs,
+    /// Values are the sums of the increments between them, each of which somebody asked for, once.
+    Sums,
+    /// Every key is read at the end, so that a loss cannot hide.
+    FinalRead,
+    /// The end is not below what was acknowledged, nor above that and what is unknown.
+    Bounds,
+}
+
+/// One finding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The law.
+    pub law: Law,
+    /// The counter.
+    pub key: String,
+    /// The operations that show it, by id.
+    pub operations: Vec<usize>,
+    /// What is wrong, for people.
+    pub text: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:?} broken at key {:?}, operations {:?}: {}",
+            self.law, self.key, self.operations, self.text
+        )
+    }
+}
+
+/// What a history was found to be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Operations with a value, all of which were judged.
+    pub acknowledged: usize,
+    /// Operations that certainly had no effect.
+    pub failed: usize,
+    /// Operations whose outcome their client never learnt.
+    pub unknown: usize,
+    /// Increments of unknown outcome that others saw the effect of.
+    pub surfaced: usize,
+    /// Gaps with more candidates than could be tried: judged by their number only.
+    pub unresolved: usize,
+    /// What is wrong.
+    pub violations: Vec<Violation>,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} acknowledged, {} failed, {} unknown ({} of them took effect, {} gaps unresolved), {} violations",
+            self.acknowledged,
+            self.failed,
+            self.unknown,
+            self.surfaced,
+            self.unresolved,
+            self.violations.len()
+        )
+    }
+}
+
+/// Both judges.
+pub fn check(operations: &[Operation]) -> Verdict {
+    let mut verdict = witness::check(operations);
+    verdict.violations.extend(bounds::check(operations));
+    verdict
+}
+
+fn by_key(operations: &[Operation]) -> BTreeMap<&str, Vec<&Operation>> {
+    let mut keys: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
+    for operation in operations {
+        keys.entry(&operation.key).or_default().push(operation);
+    }
+    keys
+}
+
+fn amount(operation: &Operation) -> Option<i64> {
+    match operation.op {
+        Op::Increment(by) => Some(by),
+        Op::Read => None,
+    }
+}
+
+fn value(operation: &Operation) -> Option<i64> {
+    match operation.outcome {
+        Outcome::Ok(value) => Some(value),
+        Outcome::Fail | Outcome::Unknown => None,
+    }
+}

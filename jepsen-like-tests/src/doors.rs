@@ -1,0 +1,391 @@
+//! The ways into a cluster. Clients that run away from a sick node hide what it does wrong, so two of the three do not.
+//!
+//! Invariant: an outcome is `Fail` only when the cluster (or the connection that was never made) says for certain that
+//! there was no effect; in every doubt it is `Unknown`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use clinch::cli::actors::Counter;
+use clinch::cli::local::{CLIENT, LocalCluster};
+use clinch_client::{Cluster, percent_encode};
+use clinch_transport::{CertBundle, Class, PeerId, RefuseAll, Transport, TransportConfig, UdpSockets};
+use clinch_types::{
+    CallError, CallOp, CallReply, CallRequest, Consistency, CreateSpec, Key, NodeId, Reaction, RequestId,
+    SessionId, Target, codec, kind,
+};
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::{Value, json};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use crate::history::{Answer, Meta, Op};
+
+/// Largest HTTP answer that is read, in bytes.
+const ANSWER_MAX: usize = 64 << 10;
+
+/// How one client reaches the cluster.
+#[derive(Clone)]
+pub enum Door {
+    /// The Rust client: finds the owner, and repeats a call under its request id until it is answered.
+    Roaming(Cluster),
+    /// HTTP to the gateway of one node, which does the same.
+    Gateway(Box<Gateway>),
+    /// QUIC to one node, and no other: what it answers is the answer.
+    Direct(Direct),
+}
+
+impl Door {
+    /// Its name in histories.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Roaming(_) => "roaming".into(),
+            Self::Gateway(gateway) => format!("gateway-{}", gateway.node),
+            Self::Direct(direct) => format!("direct-{}", direct.node),
+        }
+    }
+
+    /// Calls a counter.
+    pub async fn call(&self, key: &str, op: Op, timeout: Duration) -> Answer {
+        match self {
+            Self::Roaming(cluster) => roam(cluster, key, op, timeout).await,
+            Self::Gateway(gateway) => gateway.call(key, op, timeout).await,
+            Self::Direct(direct) => {
+                let request = direct.request(key, op);
+                direct
+                    .send(&request, timeout)
+                    .await
+                    .unwrap_or_else(|no| Answer::error(no.perhaps, no.text))
+            }
+        }
+    }
+}
+
+async fn roam(cluster: &Cluster, key: &str, op: Op, timeout: Duration) -> Answer {
+    let counter = cluster.get::<Counter>(key);
+    let reply = match op {
+        Op::Increment(by) => counter.increment(Some(by)).timeout(timeout).meta().await,
+        Op::Read => counter.get_count().timeout(timeout).meta().await,
+    };
+    match reply {
+        Ok((value, meta)) => Answer::ok(value, meta.into()),
+        Err(error) => Answer::error(error.is_perhaps(), error.to_string()),
+    }
+}
+
+/// A client of one node's gateway. It does not repeat anything.
+#[derive(Clone)]
+pub struct Gateway {
+    node: NodeId,
+    base: String,
+    client: Client<HttpConnector, Full<Bytes>>,
+}
+
+impl Gateway {
+    /// A client of this node's gateway.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn new(cluster: &LocalCluster, node: NodeId) -> anyhow::Result<Self> {
+        let base = cluster
+            .gateways()
+            .remove(&node)
+            .with_context(|| format!("there is no node {node}"))?;
+        let client = Client::builder(TokioExecutor::new())
+            .retry_canceled_requests(false)
+            .build_http();
+        Ok(Self { node, base, client })
+    }
+
+    async fn call(&self, key: &str, op: Op, timeout: Duration) -> Answer {
+        let (action, args) = match op {
+            Op::Increment(by) => ("increment", json!([by])),
+            Op::Read => ("getCount", json!([])),
+        };
+        let uri = format!(
+            "{}/gateway/counter/action/{action}?rvt-namespace=default&rvt-method=getOrCreate&rvt-runner=default&rvt-key={}",
+            self.base,
+            percent_encode(key)
+        );
+        let body = Full::new(Bytes::from(json!({ "args": args }).to_string()));
+        let request = match Request::post(uri)
+            .header("content-type", "application/json")
+            .body(body)
+        {
+            Ok(request) => request,
+            Err(error) => return Answer::error(false, format!("no request: {error}")),
+        };
+        let exchange = async {
+            let response = match self.client.request(request).await {
+                Ok(response) => response,
+                Err(error) => return Answer::error(!error.is_connect(), format!("no answer: {error}")),
+            };
+            let (head, body) = response.into_parts();
+            match Limited::new(body, ANSWER_MAX).collect().await {
+                Ok(body) => judge(head.status, &head.headers, &body.to_bytes()),
+                Err(error) => Answer::error(true, format!("half an answer: {error}")),
+            }
+        };
+        match tokio::time::timeout(timeout, exchange).await {
+            Ok(answer) => answer,
+            Err(_) => Answer::error(true, format!("no answer within {timeout:?}")),
+        }
+    }
+}
+
+/// What a gateway's answer means.
+fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Answer {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    if status.is_success() {
+        let meta = headers
+            .get("x-clinch-turn")
+            .and_then(|turn| turn.to_str().ok())
+            .and_then(turn);
+        return match (body.get("output").and_then(Value::as_i64), meta) {
+            (Some(value), Some(meta)) => Answer::ok(value, meta),
+            _ => Answer::error(
+                true,
+                format!("an answer without a number or a turn: {body} {headers:?}"),
+            ),
+        };
+    }
+    let text = |name: &str| {
+        body.get(name)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let (group, code) = (text("group"), text("code"));
+    // Whatever does not bear the mark of the cluster says nothing about the effect.
+    let perhaps = group.is_empty() || (group == "guard" && code == "request_timeout");
+    Answer::error(perhaps, format!("{status} {group}.{code}: {}", text("message")))
+}
+
+/// Reads `actor=..;shard=..;epoch=..;version=..;created=..`.
+fn turn(text: &str) -> Option<Meta> {
+    let field = |name: &str| {
+        text.split(';')
+            .find_map(|part| part.strip_prefix(name)?.strip_prefix('='))
+    };
+    Some(Meta {
+        incarnation: field("actor")?.to_owned(),
+        epoch: field("epoch")?.parse().ok()?,
+        version: field("version")?.parse().ok()?,
+    })
+}
+
+/// The transport that direct clients share.
+#[derive(Clone)]
+pub struct Wire {
+    transport: Transport,
+    /// Ends the connections with the last client.
+    _stop: Arc<DropGuard>,
+}
+
+impl Wire {
+    /// Opens a socket with the cluster's client certificate.
+    ///
+    /// # Errors
+    /// When the certificate cannot be read.
+    pub fn new(cluster: &LocalCluster) -> anyhow::Result<Self> {
+        let identity = CertBundle::load(&cluster.cert_dir(), &PeerId::Client(CLIENT.into()))?;
+        let stop = CancellationToken::new();
+        let transport = Transport::start(
+            TransportConfig::default(),
+            identity,
+            Arc::new(UdpSockets::default()),
+            None,
+            Arc::new(RefuseAll),
+            TaskTracker::new(),
+            stop.clone(),
+        )?;
+        Ok(Self {
+            transport,
+            _stop: Arc::new(stop.drop_guard()),
+        })
+    }
+}
+
+/// A client that asks one node, with request ids of its own making.
+#[derive(Clone)]
+pub struct Direct {
+    node: NodeId,
+    address: String,
+    wire: Wire,
+    session: SessionId,
+    seq: Arc<AtomicU64>,
+}
+
+/// Why a direct call has no value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct No {
+    /// Whether it may have had an effect.
+    pub perhaps: bool,
+    /// What was said.
+    pub text: String,
+}
+
+impl Direct {
+    /// A client of this node. The session must not be in use elsewhere.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn new(
+        cluster: &LocalCluster,
+        wire: &Wire,
+        node: NodeId,
+        session: SessionId,
+    ) -> anyhow::Result<Self> {
+        let address = cluster
+            .addresses()
+            .remove(&node)
+            .with_context(|| format!("there is no node {node}"))?;
+        Ok(Self {
+            node,
+            address,
+            wire: wire.clone(),
+            session,
+            seq: Arc::default(),
+        })
+    }
+
+    /// The same session at another node: what it sends again is a repetition.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn at(&self, cluster: &LocalCluster, node: NodeId) -> anyhow::Result<Self> {
+        let address = cluster
+            .addresses()
+            .remove(&node)
+            .with_context(|| format!("there is no node {node}"))?;
+        Ok(Self {
+            node,
+            address,
+            ..self.clone()
+        })
+    }
+
+    /// A new request. It says that all earlier ones of this session are settled: make one when they are.
+    pub fn request(&self, key: &str, op: Op) -> CallRequest {
+        let seq = self.seq.fetch_add(1, Ordering::Relaxed) + 1;
+        self.request_keeping(key, op, seq, seq)
+    }
+
+    /// A new request that settles nothing: the answers of all earlier ones may still be asked for.
+    pub fn request_to_repeat(&self, key: &str, op: Op) -> CallRequest {
+        let seq = self.seq.fetch_add(1, Ordering::Relaxed) + 1;
+        self.request_keeping(key, op, seq, 1)
+    }
+
+    fn request_keeping(&self, key: &str, op: Op, seq: u64, acked_below: u64) -> CallRequest {
+        let (name, args) = match op {
+            Op::Increment(by) => ("increment", ciborium::Value::Array(vec![by.into()])),
+            Op::Read => ("getCount", ciborium::Value::Array(Vec::new())),
+        };
+        let mut bytes = Vec::new();
+        ciborium::into_writer(&args, &mut bytes).expect("a list of at most one number is written to memory");
+        CallRequest {
+            request: RequestId {
+                session: self.session,
+                seq,
+            },
+            acked_below,
+            long_dedup: false,
+            target: Target::Key {
+                namespace: "default".into(),
+                name: "counter".into(),
+                key: Key::new([key]).expect("keys of tests are short"),
+                create: Some(CreateSpec::default()),
+            },
+            op: CallOp::Action {
+                name: name.into(),
+                args: bytes,
+            },
+            if_active: false,
+            consistency: Consistency::Linearizable,
+            chain: Vec::new(),
+            params: None,
+            trace: [0; 25],
+        }
+    }
+
+    /// Sends a request, for the first time or again.
+    ///
+    /// # Errors
+    /// What the node or the way to it says.
+    pub async fn send(&self, request: &CallRequest, timeout: Duration) -> Result<Answer, No> {
+        let body = codec::encode(request).map_err(|e| No {
+            perhaps: false,
+            text: e.to_string(),
+        })?;
+        let transport = &self.wire.transport;
+        let answer = transport
+            .call_addr(&self.address, Class::Action, kind::CALL, body.into(), timeout)
+            .await;
+        let (_, answer) = answer.map_err(|e| No {
+            perhaps: e.perhaps_done(),
+            text: e.to_string(),
+        })?;
+        let reply: Result<CallReply, CallError> = codec::decode(&answer).map_err(|e| No {
+            perhaps: true,
+            text: format!("an unreadable answer: {e}"),
+        })?;
+        let reply = reply.map_err(|e| No {
+            perhaps: e.reaction() == Reaction::SameRequest,
+            text: e.to_string(),
+        })?;
+        let value: i64 = ciborium::from_reader(&reply.output[..]).map_err(|e| No {
+            perhaps: true,
+            text: format!("an answer that is no number: {e}"),
+        })?;
+        Ok(Answer::ok(value, reply.meta.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::Outcome;
+
+    #[test]
+    fn a_gateway_is_believed_only_when_it_says_that_nothing_was_done() {
+        let error = |status, body: &str| judge(status, &HeaderMap::new(), body.as_bytes()).outcome;
+        let body = r#"{"group":"guard","code":"service_unavailable","message":"no quorum"}"#;
+        assert_eq!(error(StatusCode::SERVICE_UNAVAILABLE, body), Outcome::Fail);
+        let body = r#"{"group":"guard","code":"request_timeout","message":"perhaps done"}"#;
+        assert_eq!(error(StatusCode::GATEWAY_TIMEOUT, body), Outcome::Unknown);
+        assert_eq!(error(StatusCode::BAD_GATEWAY, "<html>"), Outcome::Unknown);
+        assert_eq!(error(StatusCode::OK, r#"{"output":5}"#), Outcome::Unknown);
+    }
+
+    #[test]
+    fn the_turn_of_an_answer_is_read() {
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            "x-clinch-turn",
+            "actor=0a;shard=3;epoch=7;version=9;created=false"
+                .parse()
+                .unwrap(),
+        );
+        let answer = judge(StatusCode::OK, &headers, br#"{"output":5}"#);
+        assert_eq!(
+            answer,
+            Answer::ok(
+                5,
+                Meta {
+                    incarnation: "0a".into(),
+                    epoch: 7,
+                    version: 9
+                }
+            )
+        );
+        assert_eq!(turn("actor=0a;epoch=7"), None);
+    }
+}
