@@ -2,7 +2,7 @@
 //!
 //! Invariant: a client holds a connection only while it makes progress. No first request in time, headers too slow
 //! or too long, or too many connections: it is closed. Every task runs on the caller's tracker.
-//! Not here: what is answered (`service`) and TLS (a front, for now).
+//! Not here: what is answered (`service`) and TLS (the work of a front).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
