@@ -52,9 +52,6 @@ pub struct RouterConfig {
     pub pause_min: Duration,
     /// Longest such pause. Default 50 ms: an election takes some hundred.
     pub pause_max: Duration,
-    /// Silence of a node, while a request waits there, after which its answer counts as lost. Default 200 ms: a
-    /// living node acknowledges packets within a few, however long its action takes.
-    pub silence_max: Duration,
     /// How long a silent node is avoided while others may serve. Default 1 s.
     pub suspect_for: Duration,
 }
@@ -65,7 +62,6 @@ impl Default for RouterConfig {
             call_timeout: Duration::from_secs(70),
             pause_min: Duration::from_millis(5),
             pause_max: Duration::from_millis(50),
-            silence_max: Duration::from_millis(200),
             suspect_for: Duration::from_secs(1),
         }
     }
@@ -245,7 +241,7 @@ impl Router {
         .await
     }
 
-    /// Asks one node and waits as long as it shows signs of life.
+    /// Asks one node and waits as long as it shows signs of life (the transport watches for them).
     async fn remote<T: codec::Decode<()>>(
         &self,
         node: NodeId,
@@ -253,32 +249,13 @@ impl Router {
         body: Bytes,
         deadline: Instant,
     ) -> Result<T, Failure> {
-        let sent = Instant::now();
-        let left = deadline.saturating_duration_since(sent);
-        let mut answer = std::pin::pin!(self.inner.transport.call(node, Class::Action, kind, body, left));
-        let silence_max = self.inner.config.silence_max;
-        let answer = loop {
-            match tokio::time::timeout(silence_max / 2, &mut answer).await {
-                Ok(answer) => break answer.map_err(|error| self.transport_failure(node, error))?,
-                Err(_) => {
-                    let waited = sent.elapsed();
-                    let silent = self
-                        .inner
-                        .transport
-                        .silent_for(node)
-                        .unwrap_or(waited)
-                        .min(waited);
-                    if silent >= silence_max {
-                        self.suspect(node);
-                        let reason = format!("node {node} has been silent for {} ms", silent.as_millis());
-                        return Err(Failure {
-                            error: CallError::Perhaps { reason },
-                            reason: "silent",
-                        });
-                    }
-                }
-            }
-        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let answer = self
+            .inner
+            .transport
+            .call(node, Class::Action, kind, body, left)
+            .await;
+        let answer = answer.map_err(|error| self.transport_failure(node, error))?;
         match codec::decode::<Result<T, CallError>>(&answer) {
             Ok(result) => result.map_err(Failure::from),
             Err(error) => Err(Failure::from(CallError::Perhaps {

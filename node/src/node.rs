@@ -26,7 +26,7 @@ use crate::config::NodeConfig;
 use crate::control::{Control, JoinRequest, join_by_seeds};
 use crate::desk::{Desk, LocalDesk};
 use crate::seams::{NodeRng, SystemClock};
-use crate::shard::{EventHub, GroupParts, Owners, RaftDesk, open_group};
+use crate::shard::{EventHub, GroupParts, Owners, RaftDesk, open_group, vigil};
 use crate::shards::Shards;
 use crate::tasks::Tasks;
 
@@ -156,6 +156,7 @@ impl Node {
             tokio::time::sleep(config.raft.lease()).await;
         }
         desk.put_raft(raft.clone());
+        work.spawn_until_stop(vigil::keep(raft.clone(), config.node, config.raft.lease()));
         let refused = watch::channel(None).0;
         let control = enter_cluster(
             &config, &identity, &registry, &parts, &transport, &work, &storage, &*clock, &refused,

@@ -12,6 +12,10 @@ pub struct TransportConfig {
     pub keep_alive: Duration,
     /// Silence after which a connection counts as lost. Default: 5 s. Both ends take the shorter of their two.
     pub idle_timeout: Duration,
+    /// Silence of a peer, while an action waits there, after which its answer counts as lost ([`crate::TransportError`]
+    /// says `Perhaps`). A living peer acknowledges packets within milliseconds, however long its action takes. Seen
+    /// within half of it more. At least 100 ms. Default: 200 ms.
+    pub silence_max: Duration,
     /// How long one attempt to connect may take, name resolution included. Default: 2 s.
     pub dial_timeout: Duration,
     /// Pause after the first failed attempt; doubles up to [`Self::backoff_max`]. Default: 50 ms.
@@ -49,6 +53,7 @@ impl Default for TransportConfig {
         Self {
             keep_alive: Duration::from_secs(1),
             idle_timeout: Duration::from_secs(5),
+            silence_max: Duration::from_millis(200),
             dial_timeout: Duration::from_secs(2),
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(1),
@@ -130,6 +135,15 @@ impl TransportConfig {
             return Err(ConfigError::IdleTimeout {
                 keep_alive,
                 idle_timeout,
+            });
+        }
+        // A look every half of it, and an acknowledgement that may be 25 ms late.
+        if self.silence_max < Duration::from_millis(100) {
+            return Err(ConfigError::Range {
+                name: "silence-max in ms",
+                value: self.silence_max.as_millis() as u64,
+                min: 100,
+                max: u64::MAX,
             });
         }
         if quinn::IdleTimeout::try_from(idle_timeout).is_err() {

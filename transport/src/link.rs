@@ -5,6 +5,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use quinn::VarInt;
 use tokio::time::Instant;
@@ -54,13 +55,17 @@ impl Link {
     }
 
     /// For how long nothing has been received, as far as looks at this number can tell: it counts from the first look
-    /// that found nothing new.
-    pub(crate) fn silent_for(&self) -> Duration {
+    /// that found nothing new. Such a look also sends a datagram that says nothing but must be acknowledged: a peer that
+    /// works on a long answer has no other reason to speak.
+    fn silent_for(&self) -> Duration {
         let received = self.connection.stats().udp_rx.datagrams;
         let mut heard = self.heard.lock();
         if heard.0 != received {
             *heard = (received, Instant::now());
+            return Duration::ZERO;
         }
+        // Fails when the connection is lost, which others notice.
+        let _lost = self.connection.send_datagram(Bytes::from_static(&[0]));
         heard.1.elapsed()
     }
 
@@ -86,7 +91,8 @@ impl Link {
             let lane = Arc::new(CallLane::new(class, config));
             tracker.spawn(run_lane(self.clone(), lane.clone(), tracker.clone()));
             let timed = lane.clone();
-            tracker.spawn(async move { timed.run_deadlines().await });
+            let link = self.clone();
+            tracker.spawn(async move { timed.run_deadlines(|| link.silent_for()).await });
             lane
         }))
     }

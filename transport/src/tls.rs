@@ -131,7 +131,8 @@ fn quic(config: &TransportConfig) -> io::Result<Quic> {
         .max_idle_timeout(Some(config.idle_timeout.try_into().map_err(invalid)?))
         .stream_receive_window(window)
         .send_window(u64::from(config.stream_window).saturating_mul(streams.max(8)))
-        .datagram_receive_buffer_size(None)
+        // Nobody reads datagrams: they ask for an acknowledgement (see `Link`), and the oldest make room.
+        .datagram_receive_buffer_size(Some(64))
         .congestion_controller_factory(Arc::new(CubicConfig::default()))
         .enable_segmentation_offload(config.segmentation_offload)
         .mtu_discovery_config(config.mtu_upper_bound.map(|bound| {

@@ -161,13 +161,6 @@ impl Transport {
         self.node(node).is_some_and(|peer| peer.up().is_some())
     }
 
-    /// For how long the node has sent nothing, not even an acknowledgement; `None` without a connection to it. A living
-    /// node acknowledges a request within milliseconds, however long it works on the answer. Counts from the first look
-    /// that found nothing new.
-    pub fn silent_for(&self, node: NodeId) -> Option<Duration> {
-        Some(self.node(node)?.up()?.silent_for())
-    }
-
     /// The round-trip time of the connection dialled to this node, if one is up.
     pub fn rtt(&self, node: NodeId) -> Option<Duration> {
         Some(self.node(node)?.up()?.connection().rtt())

@@ -291,6 +291,8 @@ fn stuck_pair() -> (Running, Arc<Stuck>, blocking::Sender<()>) {
         queue_bytes: 8 << 10,
         waiting_max: 2,
         idle_timeout: LONG,
+        // A handler that blocks its thread holds up acknowledgements, too.
+        silence_max: LONG,
         ..Default::default()
     };
     let (handler, go) = Stuck::new();

@@ -147,6 +147,8 @@ async fn a_request_under_way_when_the_peer_dies_is_perhaps_done_and_the_next_one
         keep_alive: Duration::from_millis(100),
         idle_timeout: Duration::from_millis(400),
         dial_timeout: Duration::from_millis(300),
+        // This is about the connection's end; silence is the next test.
+        silence_max: LONG,
         ..Default::default()
     };
     let mut victim = Victim::start(config.clone(), node(&ca, 2), loopback()).unwrap();
@@ -164,6 +166,53 @@ async fn a_request_under_way_when_the_peer_dies_is_perhaps_done_and_the_next_one
     let error = call(ECHO).await.unwrap_err();
     assert!(matches!(error, TransportError::NotSent { .. }), "{error:?}");
     assert!(error.to_string().contains(&victim.address.to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn an_action_at_a_silent_peer_is_perhaps_done_long_before_the_connection_is_lost() {
+    let ca = ca("test");
+    let config = TransportConfig::default();
+    let mut victim = Victim::start(config.clone(), node(&ca, 2), loopback()).unwrap();
+    let one = start(config.clone(), node(&ca, 1), Some(loopback()));
+    one.transport
+        .set_route(PeerId::Node(TWO), victim.address.to_string());
+    let begun = Instant::now();
+    let action = one.transport.call(TWO, Class::Action, SILENT, Bytes::new(), LONG);
+    let (action, _held) = tokio::join!(action, async {
+        let held = victim.next_request().await;
+        victim.kill();
+        held
+    });
+    let error = action.unwrap_err();
+    assert!(matches!(error, TransportError::Perhaps { .. }), "{error:?}");
+    assert!(error.to_string().contains("silent for"), "{error}");
+    assert!(begun.elapsed() < config.idle_timeout, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_living_peer_is_not_silent_however_long_its_action_takes() {
+    let ca = ca("test");
+    // Nothing but the request itself makes the peer speak.
+    let config = TransportConfig {
+        keep_alive: Duration::from_secs(20),
+        idle_timeout: Duration::from_secs(60),
+        silence_max: Duration::from_millis(100),
+        ..TransportConfig::default()
+    };
+    let mut slow = Victim::start(config.clone(), node(&ca, 2), loopback()).unwrap();
+    let one = start(config, node(&ca, 1), Some(loopback()));
+    one.transport
+        .set_route(PeerId::Node(TWO), slow.address.to_string());
+    let after = Duration::from_millis(900);
+    let call = one
+        .transport
+        .call(TWO, Class::Action, SILENT, Bytes::new(), after);
+    let (answer, _held) = tokio::join!(call, slow.next_request());
+    let error = answer.unwrap_err();
+    assert!(
+        matches!(error, TransportError::Deadline { sent: true, .. }),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]

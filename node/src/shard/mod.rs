@@ -9,6 +9,7 @@ pub(crate) mod dedup;
 mod events;
 mod group;
 pub(crate) mod keys;
+mod linger;
 mod network;
 mod owner;
 mod owners;
@@ -16,6 +17,7 @@ mod pipeline;
 mod provisional;
 mod rpc;
 mod task;
+pub(crate) mod vigil;
 
 use clinch_actor::Error;
 use clinch_transport::Inbound;

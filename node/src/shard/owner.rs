@@ -498,9 +498,11 @@ impl Owner {
     }
 
     /// The oldest batch in flight is committed and applied: everything that waited for it may go.
-    pub(crate) fn committed(&mut self) {
+    ///
+    /// Returns how many answers went out with it.
+    pub(crate) fn committed(&mut self) -> usize {
         let Some(batch) = self.pipeline.commit() else {
-            return;
+            return 0;
         };
         self.provisional.applied(batch.seq, batch.provisional);
         for events in batch.events {
@@ -511,10 +513,12 @@ impl Owner {
                 slot.settle(batch.seq);
             }
         }
+        let released = batch.releases.len();
         for release in batch.releases {
             self.release(release);
         }
         self.after_commit(&batch.actors);
+        released
     }
 
     /// Ownership is lost: tells every caller how its call stands, and drops the rest.

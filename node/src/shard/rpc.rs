@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::Raft;
+use super::vigil::Heard;
 use crate::tasks::Tasks;
 
 /// Kinds of request between nodes (see [`clinch_types::kind`] for the others).
@@ -63,6 +64,7 @@ struct Inner {
     storage: Storage,
     tasks: Tasks,
     cluster: OnceLock<u64>,
+    heard: Heard,
 }
 
 impl RaftDesk {
@@ -74,6 +76,7 @@ impl RaftDesk {
                 storage,
                 tasks,
                 cluster: OnceLock::new(),
+                heard: Heard::default(),
             }),
         }
     }
@@ -92,6 +95,17 @@ impl RaftDesk {
         self.inner.groups.write().insert(group.0, raft);
     }
 
+    /// The open groups, in order.
+    pub(crate) fn groups(&self) -> Vec<(u32, Raft)> {
+        let groups = self.inner.groups.read();
+        groups.iter().map(|(id, raft)| (*id, raft.clone())).collect()
+    }
+
+    /// When each node was last heard.
+    pub(crate) fn heard(&self) -> &Heard {
+        &self.inner.heard
+    }
+
     pub(crate) fn close_all(&self) -> Vec<Raft> {
         std::mem::take(&mut *self.inner.groups.write())
             .into_values()
@@ -104,7 +118,7 @@ impl RaftDesk {
     }
 
     pub(crate) fn request(&self, inbound: Inbound) {
-        let PeerId::Node(_) = inbound.from else {
+        let PeerId::Node(node) = inbound.from else {
             let text = format!("{} is not a node", inbound.from);
             return inbound.refuse(Refusal::new(RefusalCode::Forbidden, text));
         };
@@ -121,6 +135,7 @@ impl RaftDesk {
             let text = format!("{} belongs to another cluster", inbound.from);
             return inbound.refuse(Refusal::new(RefusalCode::Forbidden, text));
         }
+        self.inner.heard.note(node);
         let Some(raft) = self.inner.groups.read().get(&group).cloned() else {
             let text = format!("this node has no replica of {}", GroupId(group));
             return inbound.refuse(Refusal::new(RefusalCode::Stopping, text));

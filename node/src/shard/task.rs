@@ -19,6 +19,7 @@ use openraft::{ReadPolicy, ServerState};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::linger::Linger;
 use super::{EventHub, Internal, Owner, Owners, Raft, Release, ReplyTo, ShardHandle, ShardMsg};
 use crate::activation::Ended;
 use crate::config::NodeConfig;
@@ -76,6 +77,7 @@ pub(crate) struct ShardTask {
     role: Role,
     /// Receipts of the batches in flight, oldest first.
     receipts: VecDeque<Receipt>,
+    linger: Linger,
     /// Calls that came while this node is about to own the shard, or hands it over.
     parked: Vec<(Box<CallRequest>, Instant, ReplyTo)>,
     /// Until when a hand-over may take; nothing is admitted meanwhile.
@@ -137,6 +139,7 @@ impl ShardTask {
             server,
             role: Role::Follower,
             receipts: VecDeque::new(),
+            linger: Linger::default(),
             parked: Vec::new(),
             hand_off: None,
             hand_off_to: None,
@@ -427,7 +430,9 @@ impl ShardTask {
         match receipt {
             Ok(Ok(_)) => {
                 if let Role::Owner { owner, .. } = &mut self.role {
-                    owner.committed();
+                    let released = owner.committed();
+                    self.linger
+                        .committed(Instant::now(), owner.pipeline.turns(), released);
                 }
             }
             // Refused or lost: in both cases this is no longer the owner (the fence held), or the node is stopping.
@@ -450,7 +455,16 @@ impl ShardTask {
             self.lose(None);
             return Instant::now() + TICK;
         }
+        let mut cut_at = None;
         while owner.pipeline.may_cut() {
+            let turns = owner.pipeline.turns();
+            if !owner.pipeline.full()
+                && let Some(until) = self.linger.until(Instant::now(), turns)
+            {
+                cut_at = Some(until);
+                break;
+            }
+            self.linger.proposed(Instant::now());
             owner.clear_dedup();
             metrics::histogram!(SHARD_BATCH_TURNS).record(owner.pipeline.turns() as f64);
             let batch = owner.pipeline.cut();
@@ -470,10 +484,11 @@ impl ShardTask {
         }
         self.continue_hand_off().await;
         let now = self.context.clock.wall();
-        match due {
+        let next = match due {
             Some(due) => Instant::now() + Duration::from_millis(due.0.saturating_sub(now.0)).min(TICK),
             None => Instant::now() + TICK,
-        }
+        };
+        cut_at.map_or(next, |at| next.min(at))
     }
 
     /// Answers reads under the lease; without one, after a round of the quorum.

@@ -49,6 +49,8 @@ pub(crate) struct CallLane {
     queue_bytes: usize,
     waiting_max: usize,
     pending_max: usize,
+    /// Silence of the peer that ends requests. Only actions: Raft has deadlines of its own, and shorter ones.
+    silence_max: Option<Duration>,
     /// Why the connection is gone.
     lost: Mutex<Option<Arc<str>>>,
 }
@@ -64,6 +66,7 @@ impl CallLane {
             queue_bytes: config.queue_bytes,
             waiting_max: config.waiting_max,
             pending_max: config.pending_max,
+            silence_max: (class == Class::Action).then_some(config.silence_max),
             lost: Mutex::new(None),
         }
     }
@@ -91,7 +94,7 @@ impl CallLane {
         let cost = self.cost(frame.wire_len());
         let now = self.wait_for_room(peer, cost, begun, until, after).await?;
         let mut permit = RoomGuard { lane: self, cost };
-        let (correlation, answer) = self.pending.insert(until).map_err(|e| match e {
+        let (correlation, answer) = self.pending.insert(now, until).map_err(|e| match e {
             NoSlot::Full => overloaded(peer, "requests without an answer", self.pending_max),
             NoSlot::Closed => self.not_sent(peer),
         })?;
@@ -167,16 +170,32 @@ impl CallLane {
         write_all(&self.outbox, &mut stream, taken).await
     }
 
-    /// Ends requests whose time is up, until the lane has failed. One timer for all: a timer per request costs more
-    /// than its frame.
-    pub(crate) async fn run_deadlines(&self) {
-        let mut expired = Vec::new();
+    /// Ends requests whose time is up, and those at a peer that has fallen silent (`silent_for` says for how long), until
+    /// the lane has failed. One timer for all: a timer per request costs more than its frame.
+    pub(crate) async fn run_deadlines(&self, silent_for: impl Fn() -> Duration) {
+        let mut ended = Vec::new();
         loop {
-            let next = self.pending.expire(Instant::now(), &mut expired);
-            for waiter in expired.drain(..) {
+            let now = Instant::now();
+            let next = self.pending.expire(now, &mut ended);
+            for waiter in ended.drain(..) {
                 // The caller may be gone.
                 let _ = waiter.send(Answer::TimeUp);
             }
+            let next = match (next, self.silence_max) {
+                (Next::At(instant), Some(max)) => {
+                    let silent = silent_for();
+                    if silent >= max {
+                        self.pending.begun_before(now - max, &mut ended);
+                        let reason: Arc<str> =
+                            format!("it has been silent for {} ms", silent.as_millis()).into();
+                        for waiter in ended.drain(..) {
+                            let _ = waiter.send(Answer::Lost(reason.clone()));
+                        }
+                    }
+                    Next::At(instant.min(now + max / 2))
+                }
+                (next, _) => next,
+            };
             match next {
                 Next::Closed => return,
                 Next::Nothing => self.pending.earlier().await,

@@ -44,6 +44,7 @@ struct Slots {
 #[derive(Debug)]
 struct Slot {
     generation: u32,
+    begun: Instant,
     until: Instant,
     waiter: Option<oneshot::Sender<Answer>>,
 }
@@ -74,7 +75,11 @@ impl Pending {
     }
 
     /// Makes room for an answer; the number returned is the request's correlation.
-    pub(super) fn insert(&self, until: Instant) -> Result<(u64, oneshot::Receiver<Answer>), NoSlot> {
+    pub(super) fn insert(
+        &self,
+        begun: Instant,
+        until: Instant,
+    ) -> Result<(u64, oneshot::Receiver<Answer>), NoSlot> {
         let (tx, rx) = oneshot::channel();
         let mut slots = self.slots.lock();
         if slots.closed {
@@ -86,6 +91,7 @@ impl Pending {
             None => {
                 slots.slots.push(Slot {
                     generation: 0,
+                    begun,
                     until,
                     waiter: None,
                 });
@@ -95,7 +101,7 @@ impl Pending {
         };
         let slot = &mut slots.slots[index as usize];
         slot.waiter = Some(tx);
-        slot.until = until;
+        (slot.begun, slot.until) = (begun, until);
         let correlation = (u64::from(slot.generation) << 32) | u64::from(index);
         let earlier = slots.look_at.is_none_or(|look_at| until < look_at);
         if earlier {
@@ -134,6 +140,18 @@ impl Pending {
         }
         slots.look_at = earliest;
         earliest.map_or(Next::Nothing, Next::At)
+    }
+
+    /// Takes out the requests that have waited since `instant` or longer.
+    pub(super) fn begun_before(&self, instant: Instant, out: &mut Vec<oneshot::Sender<Answer>>) {
+        let mut slots = self.slots.lock();
+        for index in 0..slots.slots.len() {
+            let slot = &slots.slots[index];
+            if slot.waiter.is_some() && slot.begun <= instant {
+                let correlation = (u64::from(slot.generation) << 32) | index as u64;
+                out.extend(slots.remove(correlation));
+            }
+        }
     }
 
     /// Waits for a deadline earlier than the last [`Next`], or the close.
@@ -197,10 +215,13 @@ mod tests {
     #[test]
     fn a_late_answer_does_not_reach_the_next_user_of_a_slot() {
         let pending = Pending::new(1);
-        let (first, _rx) = pending.insert(Instant::now()).unwrap();
-        assert_eq!(pending.insert(Instant::now()).unwrap_err(), NoSlot::Full);
+        let (first, _rx) = pending.insert(Instant::now(), Instant::now()).unwrap();
+        assert_eq!(
+            pending.insert(Instant::now(), Instant::now()).unwrap_err(),
+            NoSlot::Full
+        );
         pending.forget(first);
-        let (second, mut rx) = pending.insert(Instant::now()).unwrap();
+        let (second, mut rx) = pending.insert(Instant::now(), Instant::now()).unwrap();
         assert_ne!(first, second);
         let mut out = vec![];
         pending.remove_all(&mut vec![(first, Answer::Reply(Bytes::new()))], &mut out);
@@ -215,9 +236,9 @@ mod tests {
         let (pending, start, mut out) = (Pending::new(8), Instant::now(), vec![]);
         let at = |ms| start + Duration::from_millis(ms);
         assert_eq!(pending.expire(start, &mut out), Next::Nothing);
-        let (answered, _) = pending.insert(at(10)).unwrap();
-        let (_, mut late) = pending.insert(at(50)).unwrap();
-        let (_, mut early) = pending.insert(at(20)).unwrap();
+        let (answered, _) = pending.insert(start, at(10)).unwrap();
+        let (_, mut late) = pending.insert(start, at(50)).unwrap();
+        let (_, mut early) = pending.insert(start, at(20)).unwrap();
         assert_eq!(pending.expire(at(5), &mut out), Next::At(at(10)));
         pending.forget(answered);
         assert_eq!(pending.expire(at(10), &mut out), Next::At(at(20)));
@@ -239,13 +260,16 @@ mod tests {
     fn a_closed_table_gives_back_who_waits_and_takes_no_more() {
         let pending = Pending::new(8);
         let numbers: Vec<u64> = (0..3)
-            .map(|_| pending.insert(Instant::now()).unwrap().0)
+            .map(|_| pending.insert(Instant::now(), Instant::now()).unwrap().0)
             .collect();
         pending.forget(numbers[1]);
         assert_eq!(
             pending.close().iter().map(|(n, _)| *n).collect::<Vec<_>>(),
             [numbers[0], numbers[2]]
         );
-        assert_eq!(pending.insert(Instant::now()).unwrap_err(), NoSlot::Closed);
+        assert_eq!(
+            pending.insert(Instant::now(), Instant::now()).unwrap_err(),
+            NoSlot::Closed
+        );
     }
 }
