@@ -52,7 +52,7 @@ pub use config::{
     ClusterConfig, ConfigError, NodeConfig, ProposerConfig, RaftConfig, StorageConfig, TokenConfig,
 };
 pub use node::{Node, NodeBuilder, RunNode};
-pub use seams::SystemClock;
+pub use seams::{Platform, PlatformStore, SystemClock};
 pub use shard::{EventBatch, EventHub, EventStream};
 
 /// What the code written by the macros refers to.
