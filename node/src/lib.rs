@@ -41,6 +41,8 @@ mod node;
 mod seams;
 mod shard;
 mod shards;
+#[cfg(feature = "simulate")]
+pub mod simulate;
 mod tasks;
 
 pub use clinch_actor::{

@@ -304,6 +304,22 @@ impl Node {
         }
     }
 
+    /// Hands a shard that this node owns to another node, as the balance does; nothing when it does not own it.
+    #[cfg(feature = "simulate")]
+    pub fn hand_over(&self, shard: clinch_types::ShardId, to: NodeId) {
+        if let Some(handle) = self.parts.desk.shard(shard) {
+            // A full queue: it is a wish, not an order.
+            drop(handle.tx.try_send(crate::shard::ShardMsg::HandOff { to }));
+        }
+    }
+
+    /// What keeps it from serving every shard, if anything does.
+    #[cfg(feature = "simulate")]
+    pub(crate) fn lacks(&self) -> Option<String> {
+        use clinch_gateway::Backend;
+        self.parts.backend.ready().err()
+    }
+
     /// Ends when the node must not go on: its store has failed, or the cluster does not take it back.
     pub async fn failed(&self) -> String {
         let mut poisoned = self.parts.storage.poisoned();
@@ -415,13 +431,12 @@ fn open_storage(
         None => {
             let disk = Arc::new(FileDisk::open(dir).with_context(what)?);
             let state = Arc::new(SledStore::open(&disk, config.storage.cache_mib << 20).with_context(what)?);
-            let options = StorageOptions::default();
+            let options = StorageOptions {
+                retain_bytes: config.storage.retain_mib << 20,
+                ..StorageOptions::default()
+            };
             PlatformStore { disk, state, options }
         }
-    };
-    let options = StorageOptions {
-        retain_bytes: config.storage.retain_mib << 20,
-        ..options
     };
     let (weak, driver) = (Arc::downgrade(&disk), options.driver);
     Ok((

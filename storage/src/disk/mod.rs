@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub use file::FileDisk;
 #[cfg(any(test, feature = "test-util"))]
-pub use sim::{SimDisk, SimFaults};
+pub use sim::{SimCounts, SimDisk, SimFaults};
 
 /// A directory of files. All calls may block.
 pub trait Disk: Send + Sync + fmt::Debug + 'static {
