@@ -1,4 +1,5 @@
-//! Randomness of a thread that simulates: libc's `getrandom` answers from a seed instead of from the kernel.
+//! Randomness of a thread that simulates: libc's `getrandom` (the function, and the system call by its number) answers
+//! from a seed instead of from the kernel.
 //!
 //! `HashMap`'s keys, tokio's scheduler, `rand`, ring and quinn all draw from there, so this one seam makes them
 //! repeatable. Threads that were never seeded keep the kernel's randomness.
@@ -58,19 +59,41 @@ fn next() -> Option<u64> {
 
 #[cfg(target_os = "linux")]
 mod replaced {
-    #![expect(unsafe_code, reason = "defines two symbols of the C library")]
+    #![expect(unsafe_code, reason = "defines three symbols of the C library")]
 
-    use std::ffi::{c_int, c_uint, c_void};
+    use std::ffi::{c_int, c_long, c_uint, c_void};
+    use std::sync::atomic::{AtomicPtr, Ordering};
 
-    /// Stands in for libc's function of this name, in every program that links this crate.
-    #[unsafe(no_mangle)]
-    unsafe extern "C" fn getrandom(buffer: *mut c_void, len: usize, flags: c_uint) -> isize {
+    /// The C library's `syscall`, all of whose arguments are words.
+    type Syscall = unsafe extern "C" fn(c_long, c_long, c_long, c_long, c_long, c_long, c_long) -> c_long;
+
+    /// Where the C library's own `syscall` is, once it was looked up.
+    static REAL: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
+
+    fn real_syscall() -> Syscall {
+        let mut found = REAL.load(Ordering::Relaxed);
+        if found.is_null() {
+            // SAFETY: a name that ends in zero; the result is checked below.
+            found = unsafe { libc::dlsym(libc::RTLD_NEXT, c"syscall".as_ptr()) };
+            REAL.store(found, Ordering::Relaxed);
+        }
+        if found.is_null() {
+            // Nothing works without it, not even a message.
+            std::process::abort();
+        }
+        // SAFETY: the symbol of this name in the C library is this function; on every Linux, words are passed to it as
+        // to any other function.
+        unsafe { std::mem::transmute::<*mut c_void, Syscall>(found) }
+    }
+
+    /// Fills the buffer from the seed; `false`: this thread has none.
+    ///
+    /// # Safety
+    /// There must be `len` writable bytes.
+    unsafe fn fill(buffer: *mut c_void, len: usize) -> bool {
         let mut done = 0;
         while done < len {
-            let Some(word) = super::next() else {
-                // SAFETY: the caller's buffer, handed on as it came.
-                return unsafe { libc::syscall(libc::SYS_getrandom, buffer, len, flags) as isize };
-            };
+            let Some(word) = super::next() else { return false };
             let part = (len - done).min(8);
             // SAFETY: `done + part <= len`, and the caller gave `len` writable bytes.
             unsafe {
@@ -82,7 +105,25 @@ mod replaced {
             }
             done += part;
         }
-        isize::try_from(len).unwrap_or(isize::MAX)
+        // Nothing was asked for: the kernel says so as well.
+        len > 0
+    }
+
+    /// Stands in for libc's function of this name, in every program that links this crate.
+    #[unsafe(no_mangle)]
+    unsafe extern "C" fn getrandom(buffer: *mut c_void, len: usize, flags: c_uint) -> isize {
+        // SAFETY: the caller's buffer, handed on as it came.
+        unsafe {
+            syscall(
+                libc::SYS_getrandom,
+                buffer as c_long,
+                len as c_long,
+                c_long::from(flags),
+                0,
+                0,
+                0,
+            ) as isize
+        }
     }
 
     /// As above.
@@ -91,6 +132,25 @@ mod replaced {
         // SAFETY: the caller's buffer, handed on as it came.
         let got = unsafe { getrandom(buffer, len, 0) };
         if usize::try_from(got) == Ok(len) { 0 } else { -1 }
+    }
+
+    /// As above: some libraries ask for randomness by the call's number. Every other call goes where it should.
+    #[unsafe(no_mangle)]
+    unsafe extern "C" fn syscall(
+        number: c_long,
+        a: c_long,
+        b: c_long,
+        c: c_long,
+        d: c_long,
+        e: c_long,
+        f: c_long,
+    ) -> c_long {
+        // SAFETY: for this call the kernel's contract is a buffer of that length.
+        if number == libc::SYS_getrandom && unsafe { fill(a as *mut c_void, b as usize) } {
+            return b;
+        }
+        // SAFETY: handed on as it came.
+        unsafe { real_syscall()(number, a, b, c, d, e, f) }
     }
 }
 

@@ -189,7 +189,8 @@ impl Net {
             return;
         }
         self.counts.sent += 1;
-        self.trace.event("send", self.now_ns, &bytes);
+        self.trace
+            .event(&format!("send {from} {to}"), self.now_ns, &bytes);
         let link = (from.ip(), to.ip());
         if self.cuts.contains_key(&link) {
             self.counts.cut += 1;

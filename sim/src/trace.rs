@@ -3,10 +3,12 @@
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// The identity of a run: two runs with the same trace did the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Trace {
     hash: u64,
     events: u64,
+    /// One line an event, when they are kept: to find where two runs part.
+    lines: Option<Vec<String>>,
 }
 
 impl Trace {
@@ -15,6 +17,19 @@ impl Trace {
         let header = xxh3_64_with_seed(what.as_bytes(), self.hash ^ at_ns);
         self.hash = xxh3_64_with_seed(bytes, header);
         self.events += 1;
+        if let Some(lines) = &mut self.lines {
+            lines.push(format!("{at_ns} {what} {} {:016x}", bytes.len(), self.hash));
+        }
+    }
+
+    /// From now on, keeps a line for each event.
+    pub(crate) fn keep(&mut self) {
+        self.lines.get_or_insert_default();
+    }
+
+    /// The lines kept.
+    pub fn lines(&self) -> &[String] {
+        self.lines.as_deref().unwrap_or_default()
     }
 
     /// The number.

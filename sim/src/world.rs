@@ -208,7 +208,12 @@ impl World {
 
     /// Everything that happened so far.
     pub fn trace(&self) -> Trace {
-        self.net.lock().trace
+        self.net.lock().trace.clone()
+    }
+
+    /// Keeps a line for each event from now on.
+    pub fn keep_events(&self) {
+        self.net.lock().trace.keep();
     }
 
     /// Adds an event to the trace.

@@ -40,6 +40,9 @@ pub struct SimArgs {
     /// Keep the history of every run.
     #[arg(long)]
     keep: bool,
+    /// Write every event of the one seed to this file: to find where two runs part.
+    #[arg(long)]
+    trace: Option<PathBuf>,
     /// A bug to put in (needs the feature `planted`).
     #[arg(long)]
     bug: Option<String>,
@@ -88,7 +91,10 @@ impl SimArgs {
 
     fn run_child(&self) -> anyhow::Result<ExitCode> {
         let seed = self.seed.context("--child needs --seed")?;
-        plant(self.bug.as_deref())?;
+        ensure!(
+            self.bug.is_none() || cfg!(feature = "planted"),
+            "bugs are only in programs built with --features planted"
+        );
         if std::env::var_os("RUST_LOG").is_some() {
             tracing_subscriber::fmt()
                 .without_time()
@@ -102,6 +108,8 @@ impl SimArgs {
             faults: (!self.faults.is_empty()).then(|| self.faults.iter().copied().collect()),
             histories: Some(self.histories.clone()),
             keep: self.keep,
+            bug: self.bug.clone(),
+            trace: self.trace.clone(),
         };
         let summary = run(&options)?;
         println!("{}", serde_json::to_string(&summary)?);
@@ -176,27 +184,15 @@ impl SimArgs {
         if let Some(bug) = &self.bug {
             command.args(["--bug", bug]);
         }
+        if let Some(trace) = &self.trace {
+            command.arg("--trace").arg(trace);
+        }
         if self.keep {
             command.arg("--keep");
         }
         command.arg("--histories").arg(&self.histories);
         command.stdout(Stdio::piped()).spawn().context("starting a run")
     }
-}
-
-#[cfg(feature = "planted")]
-fn plant(bug: Option<&str>) -> anyhow::Result<()> {
-    clinch_types::probe::plant(bug);
-    Ok(())
-}
-
-#[cfg(not(feature = "planted"))]
-fn plant(bug: Option<&str>) -> anyhow::Result<()> {
-    ensure!(
-        bug.is_none(),
-        "bugs are only in programs built with --features planted"
-    );
-    Ok(())
 }
 
 fn names(faults: &[Fault]) -> String {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clinch::cli::actors;
-use clinch::simulate::{Simulate as _, Simulation};
+use clinch::simulate::{Simulate as _, Simulation, entropy};
 use clinch::{RaftConfig, StorageConfig};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -47,18 +47,44 @@ pub struct Options {
     pub histories: Option<PathBuf>,
     /// Write it in any case.
     pub keep: bool,
+    /// A bug put into the product; nothing without the feature `planted`.
+    pub bug: Option<String>,
+    /// Where every event is written.
+    pub trace: Option<PathBuf>,
 }
 
-/// Runs one seed, on a thread that has drawn nothing at random before.
+/// Runs one seed. Once in a process: some libraries count in statics.
 ///
 /// # Errors
 /// When the simulation itself cannot be made; what the product does wrong is in the summary.
 pub fn run(options: &Options) -> anyhow::Result<Summary> {
+    // Thread-locals that draw at random when they are first used must not have been used before the seed is there.
+    std::thread::scope(|scope| {
+        let seeded = || {
+            anyhow::ensure!(
+                entropy::seed(options.seed),
+                "randomness is not under control here: nothing could be repeated"
+            );
+            run_here(options)
+        };
+        scope
+            .spawn(seeded)
+            .join()
+            .unwrap_or_else(|_| anyhow::bail!("the simulation itself panicked"))
+    })
+}
+
+fn run_here(options: &Options) -> anyhow::Result<Summary> {
+    #[cfg(feature = "planted")]
+    clinch_types::probe::plant(options.bug.as_deref());
     let panics = catch_panics();
     let mut rng = StdRng::seed_from_u64(options.seed ^ 0x7377_6172_6d5f_5f5f);
     let places = Places::watch();
     let shards = rng.random_range(1..=4);
     let mut sim = cluster(&mut rng, options.seed, shards)?;
+    if options.trace.is_some() {
+        sim.world().keep_events();
+    }
     let watch = sim.world().watch();
     let crew = Crew {
         calls: Calls::on(options.seed, Recorder::on_clock(watch)),
@@ -235,10 +261,14 @@ fn judge(
         }
         _ => None,
     };
+    let trace = sim.trace();
+    if let Some(path) = &options.trace {
+        std::fs::write(path, trace.lines().join("\n"))?;
+    }
     Ok(Summary {
         seed: options.seed,
-        trace: format!("{:016x}", sim.trace().hash()),
-        events: sim.trace().events(),
+        trace: format!("{:016x}", trace.hash()),
+        events: trace.events(),
         repeatable: sim.repeatable(),
         simulated_s: sim.now().as_secs_f64(),
         cpu_s: stats::ran()?.as_secs_f64(),
