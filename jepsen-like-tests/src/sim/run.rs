@@ -206,6 +206,8 @@ fn last_calls(sim: &mut Simulation, crew: &Crew, broken: &mut Vec<Broken>) -> an
         let mut unanswered = Vec::new();
         for key in task.keys.iter() {
             for op in [task.calls.increment(), crate::history::Op::Read] {
+                // Calls of the same moment count as concurrent; a last read must be last.
+                tokio::time::sleep(Duration::from_millis(2)).await;
                 let answer = task.calls.call(&door, "last", key, op, LAST_CALL_MAX).await;
                 if !answer.is_ok() {
                     unanswered.push(format!("{op:?} of {key}: {}", answer.error.unwrap_or_default()));

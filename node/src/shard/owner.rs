@@ -11,7 +11,7 @@ use bytes::Bytes;
 use clinch_actor::{ActorMeta, ActorType, Error, ReadState, Turn, UpdateState};
 use clinch_types::{
     ActorError, ActorId, CallError, CallMeta, CallOp, CallReply, CallRequest, CreateSpec, Epoch, Key,
-    ListReply, ListRequest, RequestId, Target, Version, code, codec, group,
+    ListReply, ListRequest, RequestId, Target, Version, code, codec, fp, group, planted,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -117,6 +117,9 @@ impl Owner {
         };
         let mut records = 0usize;
         for (key, value) in self.provisional.scan_all(b"D")? {
+            if planted!("dedup-not-durable") {
+                break;
+            }
             let request = keys::parse_dedup(&key).ok_or_else(|| bad("dedup record", &"malformed key"))?;
             if request.seq == 0 {
                 let (floor, at) = codec::decode(&value).map_err(|e| bad("session floor", &e))?;
@@ -158,7 +161,9 @@ impl Owner {
         let id = request.request;
         if id.seq > 0 {
             self.dedup.acknowledge(id.session, request.acked_below);
-            if let Some(waiting) = self.open.get_mut(&id) {
+            if let Some(waiting) = self.open.get_mut(&id)
+                && !planted!("no-dedup")
+            {
                 return waiting.push(reply);
             }
             match self.dedup.look(id) {
@@ -183,6 +188,7 @@ impl Owner {
             }
             self.open.insert(id, Vec::new());
         }
+        fp!("owner.admitted");
         if let Err(error) = self.dispatch(request, deadline, reply) {
             self.fail(format!("the store cannot be read: {error}"));
         }
@@ -511,10 +517,33 @@ impl Owner {
                 slot.settle(batch.seq);
             }
         }
+        fp!("owner.before_answers");
         for release in batch.releases {
             self.release(release);
+            fp!("owner.answered");
         }
         self.after_commit(&batch.actors);
+    }
+
+    /// Only for a bug put in on purpose: answers before the commit.
+    pub(crate) fn answer_early(&mut self) {
+        #[cfg(feature = "planted")]
+        for release in self.pipeline.take_releases() {
+            self.release(release);
+        }
+    }
+
+    /// Only for a bug put in on purpose: goes on after a refused batch as if nothing had been built on it.
+    pub(crate) fn forget_batch(&mut self) {
+        #[cfg(feature = "planted")]
+        {
+            let shard = self.context.id;
+            for release in self.pipeline.take_releases() {
+                let reason = "the log refused it".into();
+                self.turn_away(release, CallError::Unavailable { shard, reason });
+            }
+            self.committed();
+        }
     }
 
     /// Ownership is lost: tells every caller how its call stands, and drops the rest.

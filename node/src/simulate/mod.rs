@@ -503,7 +503,10 @@ impl Simulation {
     /// Cuts a node off from its network and its disk, from inside its own step: what still runs of it has no effect. The
     /// machine then loses power with [`Simulation::power_loss`] after the step.
     pub fn severer(&self, node: usize) -> impl Fn() + Send + Sync + 'static {
-        let (network, disk) = (self.world.severer(self.nodes[node].machine), self.disk(node).clone());
+        let (network, disk) = (
+            self.world.severer(self.nodes[node].machine),
+            self.disk(node).clone(),
+        );
         move || {
             disk.crash();
             network();
