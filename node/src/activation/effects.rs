@@ -231,7 +231,7 @@ impl Owner {
         if open.request.seq == 0 {
             return;
         }
-        let now = self.context.clock.wall();
+        let now = self.dedup_now();
         let record = DedupRecord {
             at: now,
             long: open.long_dedup,

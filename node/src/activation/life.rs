@@ -417,7 +417,7 @@ impl Owner {
             }
         }
         self.sleep_idle();
-        self.dedup.expire(now);
+        self.dedup.expire(self.dedup_now());
         self.purge();
         if self.dedup.garbage_len() > GARBAGE_MAX {
             self.clear_dedup();
