@@ -14,7 +14,7 @@ use bytes::Bytes;
 use clinch_transport::{Class, PeerId, Transport, TransportError};
 use clinch_types::{
     CallError, CallOp, CallReply, CallRequest, Consistency, ListReply, ListRequest, NodeId, Reaction,
-    RequestId, RouteMap, SessionId, ShardId, Target, codec, kind,
+    RequestId, RouteMap, SessionId, ShardId, Target, codec, kind, planted,
 };
 use parking_lot::RwLock;
 use tokio::time::Instant;
@@ -210,6 +210,14 @@ impl Router {
                 Some(_) => Bytes::new(),
                 None => encoded.get_or_insert_with(|| encode(&request)).clone(),
             };
+            let body = match planted!("retry-under-new-id") {
+                true => {
+                    let mut anew = request.clone();
+                    anew.request = self.inner.session.open().0.request();
+                    encode(&anew)
+                }
+                false => body,
+            };
             let request = local.is_some().then(|| request.clone());
             async move {
                 if let (Some(local), Some(request)) = (local, request) {
@@ -267,7 +275,7 @@ impl Router {
     fn transport_failure(&self, node: NodeId, error: TransportError) -> Failure {
         let text = format!("node {node}: {error}");
         self.suspect(node);
-        match error.perhaps_done() {
+        match error.perhaps_done() && !planted!("unsure-is-no") {
             true => Failure {
                 error: CallError::Perhaps { reason: text },
                 reason: "perhaps",

@@ -12,7 +12,9 @@ use bytes::Bytes;
 use clinch::cli::actors::Counter;
 use clinch::cli::local::{CLIENT, LocalCluster};
 use clinch_client::{Cluster, percent_encode};
-use clinch_transport::{CertBundle, Class, PeerId, RefuseAll, Transport, TransportConfig, UdpSockets};
+use clinch_transport::{
+    CertBundle, Class, PeerId, RefuseAll, Sockets, Transport, TransportConfig, UdpSockets,
+};
 use clinch_types::{
     CallError, CallOp, CallReply, CallRequest, Consistency, CreateSpec, Key, NodeId, Reaction, RequestId,
     SessionId, Target, codec, kind,
@@ -196,11 +198,27 @@ impl Wire {
     /// When the certificate cannot be read.
     pub fn new(cluster: &LocalCluster) -> anyhow::Result<Self> {
         let identity = CertBundle::load(&cluster.cert_dir(), &PeerId::Client(CLIENT.into()))?;
-        let stop = CancellationToken::new();
-        let transport = Transport::start(
+        Self::on(
             TransportConfig::default(),
             identity,
             Arc::new(UdpSockets::default()),
+        )
+    }
+
+    /// Opens a socket of that kind with that certificate; called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the socket cannot be opened.
+    pub fn on(
+        config: TransportConfig,
+        identity: CertBundle,
+        sockets: Arc<dyn Sockets>,
+    ) -> anyhow::Result<Self> {
+        let stop = CancellationToken::new();
+        let transport = Transport::start(
+            config,
+            identity,
+            sockets,
             None,
             Arc::new(RefuseAll),
             TaskTracker::new(),
@@ -247,13 +265,27 @@ impl Direct {
             .addresses()
             .remove(&node)
             .with_context(|| format!("there is no node {node}"))?;
-        Ok(Self {
+        Ok(Self::to(node, address, wire.clone(), session))
+    }
+
+    /// A client of the node at this address.
+    pub fn to(node: NodeId, address: String, wire: Wire, session: SessionId) -> Self {
+        Self {
             node,
             address,
-            wire: wire.clone(),
+            wire,
             session,
             seq: Arc::default(),
-        })
+        }
+    }
+
+    /// The same session at the node of this address.
+    pub fn turned_to(&self, node: NodeId, address: String) -> Self {
+        Self {
+            node,
+            address,
+            ..self.clone()
+        }
     }
 
     /// The same session at another node: what it sends again is a repetition.
@@ -265,11 +297,7 @@ impl Direct {
             .addresses()
             .remove(&node)
             .with_context(|| format!("there is no node {node}"))?;
-        Ok(Self {
-            node,
-            address,
-            ..self.clone()
-        })
+        Ok(self.turned_to(node, address))
     }
 
     /// A new request. It says that all earlier ones of this session are settled: make one when they are.

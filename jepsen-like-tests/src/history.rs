@@ -3,6 +3,7 @@
 //! Invariant: an operation is in the history from the moment before it is sent, with its outcome unknown; so a client
 //! that dies leaves no call out. All times are nanoseconds on one monotonic clock, from the history's start.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
 use std::path::Path;
@@ -135,30 +136,39 @@ impl Answer {
 }
 
 /// A history being written. Cheap to clone; all clones write the same one.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Recorder {
-    start: Instant,
+    now: Arc<dyn Fn() -> u64 + Send + Sync>,
     lines: Arc<Mutex<(Vec<Operation>, Vec<Mark>)>>,
 }
 
+impl fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Recorder({} operations)", self.begun())
+    }
+}
+
 impl Default for Recorder {
+    /// On this process's clock, from now.
     fn default() -> Self {
-        Self {
-            start: Instant::now(),
-            lines: Arc::default(),
-        }
+        let start = Instant::now();
+        Self::on_clock(move || u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 }
 
 impl Recorder {
-    /// Now, on the history's clock.
-    pub fn now_ns(&self) -> u64 {
-        self.ns(Instant::now())
+    /// On a clock that tells nanoseconds, one for all clients: that of a simulated world, of which every machine has
+    /// another.
+    pub fn on_clock(now: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Self {
+            now: Arc::new(now),
+            lines: Arc::default(),
+        }
     }
 
-    /// A moment on the history's clock, in nanoseconds.
-    pub fn ns(&self, at: Instant) -> u64 {
-        u64::try_from(at.saturating_duration_since(self.start).as_nanos()).unwrap_or(u64::MAX)
+    /// Now, on the history's clock.
+    pub fn now_ns(&self) -> u64 {
+        (self.now)()
     }
 
     /// Writes down a call that is about to be made; returns its id.

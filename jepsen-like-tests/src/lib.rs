@@ -1,4 +1,4 @@
-//! Faults on real clusters of processes, with histories and checkers.
+//! Faults on clusters, real ones of processes and simulated ones ([`sim`]), with histories and checkers.
 //!
 //! Clients call counters and write down what they asked and what they were told ([`history`]); meanwhile nodes are
 //! killed and paused; afterwards [`checkers`] say whether any sane counter could have given those answers.
@@ -11,5 +11,6 @@ pub mod bed;
 pub mod checkers;
 pub mod doors;
 pub mod history;
+pub mod sim;
 pub mod stats;
 pub mod workload;

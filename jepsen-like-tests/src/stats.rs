@@ -37,7 +37,10 @@ fn trial() -> anyhow::Result<f64> {
 }
 
 /// How long this thread has run.
-fn ran() -> anyhow::Result<Duration> {
+///
+/// # Errors
+/// Where the kernel does not tell.
+pub fn ran() -> anyhow::Result<Duration> {
     let text =
         std::fs::read_to_string("/proc/thread-self/schedstat").context("reading what this thread ran")?;
     let ns = text.split(' ').next().and_then(|ns| ns.parse().ok());

@@ -33,8 +33,13 @@ pub struct Calls {
 impl Calls {
     /// A new history; everything random comes from the seed.
     pub fn new(seed: u64) -> Self {
+        Self::on(seed, Recorder::default())
+    }
+
+    /// As [`Calls::new`], into this history.
+    pub fn on(seed: u64, recorder: Recorder) -> Self {
         Self {
-            recorder: Recorder::default(),
+            recorder,
             amounts: Arc::default(),
             seed,
         }

@@ -170,10 +170,13 @@ impl Backend for NodeBackend {
             ));
         }
         let owners = self.owners.all();
+        // Of shards without a replica here this node knows no owner before it is asked for one.
         let orphans: Vec<String> = state
             .shards
-            .keys()
-            .filter(|s| !owners.contains_key(s))
+            .iter()
+            .filter(|(_, p)| p.desired.contains(&self.node) || p.actual.contains(&self.node))
+            .map(|(shard, _)| shard)
+            .filter(|shard| !owners.contains_key(shard))
             .map(ToString::to_string)
             .collect();
         match orphans.is_empty() {

@@ -1,13 +1,13 @@
 //! The checkpoints of a node: what is applied goes to the state store, then the log below it may go.
 //!
-//! A checkpoint writes and syncs, so it has a thread of its own; what follows from it (snapshot marks, purges) is
-//! asked of the groups by a task.
+//! A checkpoint writes and syncs, so it has a thread of its own (in simulation, a task); what follows from it (snapshot
+//! marks, purges) is asked of the groups by a task.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clinch_storage::{GroupId, Storage};
+use clinch_storage::{Driver, GroupId, Storage};
 use clinch_types::ShardId;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
@@ -35,6 +35,7 @@ impl Checkpoints {
 /// When the system gives no thread.
 pub(crate) fn start(
     storage: Storage,
+    driver: Driver,
     every: Duration,
     tasks: &Tasks,
     control: Control,
@@ -42,29 +43,53 @@ pub(crate) fn start(
 ) -> std::io::Result<Checkpoints> {
     let (gone_tx, gone) = oneshot::channel();
     let (done_tx, done_rx) = mpsc::channel(1);
-    let (stop_tx, stop_rx) = std::sync::mpsc::channel::<()>();
-    let worker = storage.clone();
-    std::thread::Builder::new()
-        .name("clinch-checkpoint".into())
-        .spawn(move || {
-            // Ends when the other end is dropped, with the task below.
-            while stop_rx.recv_timeout(every) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-                if let Err(error) = worker.checkpoint_blocking() {
-                    tracing::error!(%error, "the checkpoint failed");
-                    break;
+    match driver {
+        Driver::Thread => {
+            let (stop_tx, stop_rx) = std::sync::mpsc::channel::<()>();
+            let worker = storage.clone();
+            std::thread::Builder::new()
+                .name("clinch-checkpoint".into())
+                .spawn(move || {
+                    // Ends when the other end is dropped, with the task below.
+                    while stop_rx.recv_timeout(every) == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
+                        && take(&worker, &done_tx)
+                    {}
+                    drop(worker);
+                    // Nobody waits for the end unless the node stops in order.
+                    let _unheard = gone_tx.send(());
+                })?;
+            tasks.spawn_until_stop(async move {
+                let _stop = stop_tx;
+                follow(storage, done_rx, control, groups).await;
+            });
+        }
+        Driver::Task => {
+            let worker = storage.clone();
+            tasks.spawn_until_stop(async move {
+                // Dropped at the end of the task, whatever ends it.
+                let _gone = gone_tx;
+                loop {
+                    tokio::time::sleep(every).await;
+                    if !take(&worker, &done_tx) {
+                        return;
+                    }
                 }
-                // Full: the task is still busy with the last one, and will look at the newest numbers anyway.
-                let _full = done_tx.try_send(());
-            }
-            drop(worker);
-            // Nobody waits for the end unless the node stops in order.
-            let _unheard = gone_tx.send(());
-        })?;
-    tasks.spawn_until_stop(async move {
-        let _stop = stop_tx;
-        follow(storage, done_rx, control, groups).await;
-    });
+            });
+            tasks.spawn_until_stop(follow(storage, done_rx, control, groups));
+        }
+    }
     Ok(Checkpoints { gone })
+}
+
+/// Takes one checkpoint; `false` when there can be no more.
+fn take(storage: &Storage, done: &mpsc::Sender<()>) -> bool {
+    if let Err(error) = storage.checkpoint_blocking() {
+        tracing::error!(%error, "the checkpoint failed");
+        return false;
+    }
+    // Full: the task is still busy with the last one, and will look at the newest numbers anyway.
+    let _full = done.try_send(());
+    true
 }
 
 /// Lets go of log that is no longer needed, after each checkpoint.

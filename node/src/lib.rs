@@ -41,6 +41,8 @@ mod node;
 mod seams;
 mod shard;
 mod shards;
+#[cfg(feature = "simulate")]
+pub mod simulate;
 mod tasks;
 
 pub use clinch_actor::{
@@ -52,7 +54,7 @@ pub use config::{
     ClusterConfig, ConfigError, NodeConfig, ProposerConfig, RaftConfig, StorageConfig, TokenConfig,
 };
 pub use node::{Node, NodeBuilder, RunNode};
-pub use seams::SystemClock;
+pub use seams::{Platform, PlatformStore, SystemClock};
 pub use shard::{EventBatch, EventHub, EventStream};
 
 /// What the code written by the macros refers to.

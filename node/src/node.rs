@@ -10,8 +10,8 @@ use anyhow::Context;
 use clinch_actor::{Caller, Registry};
 use clinch_client::{Cluster, Router, RouterConfig};
 use clinch_membership::{ClusterState, Command, NodeRecord, NodeState, Settings};
-use clinch_storage::{Driver, FileDisk, GroupId, SledStore, Storage, StorageOptions};
-use clinch_transport::{CertBundle, PeerId, Transport, TransportConfig, UdpSockets};
+use clinch_storage::{Disk, Driver, FileDisk, GroupId, SledStore, Storage, StorageOptions};
+use clinch_transport::{CertBundle, PeerId, Transport, TransportConfig};
 use clinch_types::{Clock, ClusterId, Incarnation, NodeId, SessionId, codec};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use parking_lot::Mutex;
@@ -25,7 +25,7 @@ use crate::checkpoint::Checkpoints;
 use crate::config::NodeConfig;
 use crate::control::{Control, JoinRequest, join_by_seeds};
 use crate::desk::{Desk, LocalDesk};
-use crate::seams::{NodeRng, SystemClock};
+use crate::seams::{NodeRng, Platform, PlatformStore};
 use crate::shard::{EventHub, GroupParts, Owners, RaftDesk, open_group, vigil};
 use crate::shards::Shards;
 use crate::tasks::Tasks;
@@ -44,6 +44,7 @@ impl RunNode for Registry {
         NodeBuilder {
             registry: self,
             config,
+            platform: Platform::default(),
         }
     }
 }
@@ -52,9 +53,17 @@ impl RunNode for Registry {
 pub struct NodeBuilder {
     registry: Registry,
     config: NodeConfig,
+    platform: Platform,
 }
 
 impl NodeBuilder {
+    /// Starts the node on these surroundings instead of the system's: for simulations.
+    #[must_use]
+    pub fn platform(mut self, platform: Platform) -> Self {
+        self.platform = platform;
+        self
+    }
+
     /// Starts the node. Returns when it takes part in its cluster; [`Node::ready`] tells when it can serve.
     ///
     /// # Errors
@@ -63,7 +72,7 @@ impl NodeBuilder {
     pub async fn start(self) -> anyhow::Result<Node> {
         self.registry.check()?;
         let config = Arc::new(self.config.validate()?);
-        Node::start(config, self.registry).await
+        Node::start(config, self.registry, self.platform).await
     }
 
     /// Starts the node and runs it until the process is asked to end (SIGINT, SIGTERM) or its store fails.
@@ -98,7 +107,7 @@ struct Parts {
     control: Control,
     backend: Arc<NodeBackend>,
     storage: Storage,
-    disk: Weak<FileDisk>,
+    disk: Weak<dyn Disk>,
     events: Arc<EventHub>,
     raft: RaftDesk,
     desk: Arc<Desk>,
@@ -119,22 +128,29 @@ impl Node {
         clippy::too_many_lines,
         reason = "the wiring of all parts, in the order they depend on each other"
     )]
-    async fn start(config: Arc<NodeConfig>, registry: Registry) -> anyhow::Result<Self> {
+    async fn start(config: Arc<NodeConfig>, registry: Registry, platform: Platform) -> anyhow::Result<Self> {
         let stop = CancellationToken::new();
         let (door, work, network) = (Tasks::under(&stop), Tasks::under(&stop), Tasks::under(&stop));
-        let rng = Arc::new(NodeRng::new(None));
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let simulated = platform.seed.is_some();
+        let (rng, clock) = (Arc::new(NodeRng::new(platform.seed)), platform.clock);
         let metrics = metrics_handle()?;
-        let (storage, disk) = open_storage(&config)?;
+        let (storage, disk, driver) = open_storage(&config, platform.store)?;
         let identity = Identity::load(&storage, config.node, &rng)?;
         let restarted = !storage.groups().is_empty();
-        let certificate = CertBundle::load(&config.cert_dir, &PeerId::Node(config.node))
-            .with_context(|| format!("certificates in {}", config.cert_dir.display()))?;
+        let certificate = match platform.identity {
+            Some(identity) => identity,
+            None => CertBundle::load(&config.cert_dir, &PeerId::Node(config.node))
+                .with_context(|| format!("certificates in {}", config.cert_dir.display()))?,
+        };
         let desk = Desk::new(config.node, identity.incarnation);
         let transport = Transport::start(
-            TransportConfig::default(),
+            TransportConfig {
+                rng_seed: simulated.then(|| rng.seed()),
+                certificate_clock: simulated.then(|| clock.clone()),
+                ..TransportConfig::default()
+            },
             certificate,
-            Arc::new(UdpSockets::default()),
+            platform.sockets,
             Some(config.listen),
             desk.clone(),
             network.tracker().clone(),
@@ -196,7 +212,8 @@ impl Node {
         };
         shards.start();
         let every = Duration::from_millis(config.storage.checkpoint_ms);
-        let checkpoints = crate::checkpoint::start(storage.clone(), every, &work, control.clone(), groups)?;
+        let checkpoints =
+            crate::checkpoint::start(storage.clone(), driver, every, &work, control.clone(), groups)?;
         let tokens = Tokens::new(config.tokens.clone());
         let backend = Arc::new(NodeBackend {
             node: config.node,
@@ -286,6 +303,22 @@ impl Node {
                 () = tokio::time::sleep_until(deadline) => anyhow::bail!("not ready after {timeout:?}: {problem}"),
             }
         }
+    }
+
+    /// Hands a shard that this node owns to another node, as the balance does; nothing when it does not own it.
+    #[cfg(feature = "simulate")]
+    pub fn hand_over(&self, shard: clinch_types::ShardId, to: NodeId) {
+        if let Some(handle) = self.parts.desk.shard(shard) {
+            // A full queue: it is a wish, not an order.
+            drop(handle.tx.try_send(crate::shard::ShardMsg::HandOff { to }));
+        }
+    }
+
+    /// What keeps it from serving every shard, if anything does.
+    #[cfg(feature = "simulate")]
+    pub(crate) fn lacks(&self) -> Option<String> {
+        use clinch_gateway::Backend;
+        self.parts.backend.ready().err()
     }
 
     /// Ends when the node must not go on: its store has failed, or the cluster does not take it back.
@@ -388,20 +421,29 @@ impl Identity {
     }
 }
 
-fn open_storage(config: &NodeConfig) -> anyhow::Result<(Storage, Weak<FileDisk>)> {
+fn open_storage(
+    config: &NodeConfig,
+    given: Option<PlatformStore>,
+) -> anyhow::Result<(Storage, Weak<dyn Disk>, Driver)> {
     let dir = &config.data_dir;
     let what = || format!("data directory {}", dir.display());
-    let disk = Arc::new(FileDisk::open(dir).with_context(what)?);
-    let store = SledStore::open(&disk, config.storage.cache_mib << 20).with_context(what)?;
-    let options = StorageOptions {
-        retain_bytes: config.storage.retain_mib << 20,
-        driver: Driver::Thread,
-        ..StorageOptions::default()
+    let PlatformStore { disk, state, options } = match given {
+        Some(given) => given,
+        None => {
+            let disk = Arc::new(FileDisk::open(dir).with_context(what)?);
+            let state = Arc::new(SledStore::open(&disk, config.storage.cache_mib << 20).with_context(what)?);
+            let options = StorageOptions {
+                retain_bytes: config.storage.retain_mib << 20,
+                ..StorageOptions::default()
+            };
+            PlatformStore { disk, state, options }
+        }
     };
-    let weak = Arc::downgrade(&disk);
+    let (weak, driver) = (Arc::downgrade(&disk), options.driver);
     Ok((
-        Storage::open(options, disk, Arc::new(store)).with_context(what)?,
+        Storage::open(options, disk, state).with_context(what)?,
         weak,
+        driver,
     ))
 }
 

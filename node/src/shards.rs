@@ -9,7 +9,7 @@ use std::time::Duration;
 use clinch_actor::{Caller, Registry};
 use clinch_client::Router;
 use clinch_membership::{ClusterState, Command, NodeState};
-use clinch_types::{Clock, NodeId, ShardId};
+use clinch_types::{Clock, NodeId, ShardId, fp};
 use openraft::async_runtime::WatchReceiver;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -97,6 +97,7 @@ impl Shards {
     }
 
     async fn open(&self, id: ShardId, state: &ClusterState) -> anyhow::Result<()> {
+        fp!("shards.before_open");
         let group = open_group(&self.parts, group_of(id)).await?;
         let (ended_tx, ended) = mpsc::channel(1024);
         let (internal_tx, internal) = mpsc::channel(1024);

@@ -25,7 +25,7 @@ pub mod wire;
 pub use batch::{Batch, BatchBuilder, BatchError, Mutation, Mutations, Write};
 pub use disk::{Disk, DiskFile, FileDisk};
 #[cfg(any(test, feature = "test-util"))]
-pub use disk::{SimDisk, SimFaults};
+pub use disk::{SimCounts, SimDisk, SimFaults};
 pub use error::{OpenError, Poisoned};
 pub use group::GroupId;
 pub use log::GroupLog;

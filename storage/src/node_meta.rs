@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use clinch_types::codec;
+use clinch_types::{codec, fp};
 
 use crate::OpenError;
 use crate::disk::{self, Disk};
@@ -53,7 +53,9 @@ impl NodeMeta {
         let body = codec::encode(&values).map_err(io::Error::other)?;
         let mut bytes = crc32c::crc32c(&body).to_le_bytes().to_vec();
         bytes.extend_from_slice(&body);
+        fp!("meta.before_write");
         disk::replace(disk, NAME, &bytes)?;
+        fp!("meta.after_write");
         self.values = values;
         Ok(())
     }

@@ -10,6 +10,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use clinch_types::{fp, planted};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -207,6 +208,11 @@ impl Storage {
         if written.is_empty() {
             return Ok(());
         }
+        fp!("checkpoint.before_flush");
+        if planted!("checkpoint-not-flushed") {
+            written.into_iter().for_each(checkpoint::Written::finish);
+            return Ok(());
+        }
         self.core
             .store
             .flush()
@@ -273,7 +279,10 @@ impl Storage {
         let cell = self.core.cells.lock().get(&group).cloned()?;
         let limit = {
             let state = cell.state.read();
-            let flushed = state.flushed.index()?;
+            let flushed = match planted!("purge-early") {
+                true => state.applied.index()?,
+                false => state.flushed.index()?,
+            };
             state
                 .sending
                 .keys()

@@ -13,6 +13,7 @@ mod info;
 mod key;
 pub mod kind;
 pub mod limits;
+pub mod probe;
 mod route;
 
 pub use call::{CallMeta, CallOp, CallReply, CallRequest, Consistency, CreateSpec, Target};

@@ -37,6 +37,22 @@ pub enum Law {
     Bounds,
 }
 
+impl Law {
+    /// The guarantee it stands for (DESIGN §2), and the invariant of the reliability report.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Placed => "R1 every reply is placed",
+            Self::OneLife => "A9 one life (G9)",
+            Self::OneValue => "A5 a version is written once (G2, G5)",
+            Self::RealTime => "A4 linearizable (G3)",
+            Self::Epochs => "A2 stale owner fenced (G2)",
+            Self::Sums => "A5 every effect once (G1, G5)",
+            Self::FinalRead => "A3 read at the end",
+            Self::Bounds => "A3 no lost ack (G1)",
+        }
+    }
+}
+
 /// One finding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {

@@ -42,7 +42,8 @@ async fn g5_calls_in_flight_over_a_kill_take_effect_once() -> anyhow::Result<()>
         }
         bed.wait_acknowledged(CALLERS * (1 + kill), READY_MAX).await?;
         bed.calls.recorder.mark(format!("kill -9 of node {owner}"));
-        let killed_ns = bed.calls.recorder.ns(bed.cluster.kill(owner).await?);
+        let killed = bed.cluster.kill(owner).await?;
+        let killed_ns = bed.calls.recorder.now_ns() - u64::try_from(killed.elapsed().as_nanos())?;
         callers.join_all().await;
         let operations = bed.calls.recorder.operations();
         let mut under_way = operations

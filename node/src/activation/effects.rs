@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use clinch_actor::{Effects, Error, ScheduleId, ScheduleOp, Turn, UpdateState};
-use clinch_types::{ActorId, CallReply, Version, WallMs, code, codec, group, limits};
+use clinch_types::{ActorId, CallReply, Version, WallMs, code, codec, fp, group, limits, planted};
 use tokio::sync::oneshot;
 
 use super::slot::{Open, Running};
@@ -169,7 +169,11 @@ impl Owner {
             slot.last_seq = seq;
         }
         slot.busy().base = Some(state);
+        fp!("turn.state_written");
         for (key, value) in effects.kv {
+            if planted!("kv-left-out") && seq % 8 == 0 {
+                continue;
+            }
             match value {
                 Some(value) => self.put(&mut keys, keys::kv(id, &key), value),
                 None => self.delete(&mut keys, keys::kv(id, &key)),
@@ -185,6 +189,7 @@ impl Owner {
             version,
             events: effects.events,
         });
+        fp!("turn.effects_written");
         let release = answer.map(|(open, output)| {
             let reply = CallReply {
                 meta: self.call_meta(id, version, open.created),
@@ -226,7 +231,7 @@ impl Owner {
         if open.request.seq == 0 {
             return;
         }
-        let now = self.context.clock.wall();
+        let now = self.dedup_now();
         let record = DedupRecord {
             at: now,
             long: open.long_dedup,
@@ -301,7 +306,9 @@ impl Owner {
         due: WallMs,
         keys: &mut Vec<Vec<u8>>,
     ) {
-        self.delete(keys, keys::schedule(due, id, schedule));
+        if !planted!("schedule-fires-twice") {
+            self.delete(keys, keys::schedule(due, id, schedule));
+        }
         self.delete(keys, keys::schedule_of_actor(id, schedule));
         self.timers.remove(due, id, schedule);
     }
@@ -376,7 +383,9 @@ impl Owner {
                 self.erase(id, open, output);
             }
             Running::Action { open } => {
-                self.restore(id);
+                if !planted!("no-rollback") {
+                    self.restore(id);
+                }
                 let seq = self.slots.get(&id).map_or(0, |s| s.last_seq);
                 let error = self.explain(id, open.request, &error);
                 // What the error tells may rest on turns that are not committed yet: it waits for them (G6).

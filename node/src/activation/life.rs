@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use clinch_actor::{ActionKind, ActorMeta, ActorType, Error, Hook, Origin, ScheduleId, StateArc};
-use clinch_types::{ActorId, CallError, CallReply, RequestId, Version, WallMs, codec};
+use clinch_types::{ActorId, CallError, CallReply, RequestId, Version, WallMs, codec, fp, planted};
 use tokio::time::Instant;
 
 use super::slot::{Open, Running, Slot, Work};
@@ -196,9 +196,14 @@ impl Owner {
     pub(crate) fn erase(&mut self, id: ActorId, open: Option<Open>, output: Vec<u8>) {
         let Some(slot) = self.unseat(id) else { return };
         let mut written = Vec::new();
-        self.delete(&mut written, keys::record(id));
+        fp!("life.erase");
+        if !planted!("undead") {
+            self.delete(&mut written, keys::record(id));
+        }
         let hash = KeyHash::of(&slot.meta.namespace, &slot.meta.name, &slot.meta.key);
-        self.delete(&mut written, keys::directory(hash));
+        if !planted!("undead") {
+            self.delete(&mut written, keys::directory(hash));
+        }
         self.delete(&mut written, keys::state(id));
         // KV entries may be many: a mark makes sure that later batches (or a later owner) delete all of them.
         self.put(
@@ -399,6 +404,10 @@ impl Owner {
     pub(crate) fn tick(&mut self) {
         let now = self.context.clock.wall();
         self.load_timers(now);
+        let now = match planted!("schedule-early") {
+            true => now.after(std::time::Duration::from_millis(700)),
+            false => now,
+        };
         for _ in 0..FIRE_MAX {
             let Some((due, actor, schedule)) = self.timers.pop(now) else {
                 break;
@@ -408,7 +417,7 @@ impl Owner {
             }
         }
         self.sleep_idle();
-        self.dedup.expire(now);
+        self.dedup.expire(self.dedup_now());
         self.purge();
         if self.dedup.garbage_len() > GARBAGE_MAX {
             self.clear_dedup();

@@ -2,14 +2,15 @@
 //!
 //! Invariant: a request below its session's floor is never executed again, and one above it is executed at most once
 //! while its record is kept. Records and floors are written in the entries of their effects, so a new owner has them.
-//! Bounded twice: a caller's acknowledgement lets go of a record at once, age lets go of the rest.
+//! Bounded twice: a caller's acknowledgement lets go of a record at once, age lets go of the rest. Age is counted by the
+//! present owner alone: by the clock of another, a record written a moment ago may look as old as it likes.
 //! Not here: requests that are being executed now (`Owner::open`).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clinch_types::{CallReply, RequestId, SessionId, WallMs};
+use clinch_types::{CallReply, RequestId, SessionId, WallMs, planted};
 
 use super::keys::DedupRecord;
 
@@ -64,10 +65,11 @@ pub(crate) struct Cleared {
 }
 
 impl Dedup {
-    /// Takes over what an earlier owner wrote. Call once per stored record, in order of key.
-    pub(crate) fn load(&mut self, request: RequestId, record: DedupRecord) {
+    /// Takes over what an earlier owner wrote, with a whole window before it. Call once per stored record, in order of
+    /// key.
+    pub(crate) fn load(&mut self, request: RequestId, record: DedupRecord, now: WallMs) {
         let session = self.sessions.entry(request.session).or_default();
-        session.used = session.used.max(record.at);
+        session.used = session.used.max(now);
         session.done.insert(
             request.seq,
             Done {
@@ -80,14 +82,14 @@ impl Dedup {
         } else {
             &mut self.by_age
         };
-        queue.push_back((record.at, request));
+        queue.push_back((now, request));
     }
 
     /// Takes over a stored floor.
-    pub(crate) fn load_floor(&mut self, session: SessionId, floor: u64, at: WallMs) {
+    pub(crate) fn load_floor(&mut self, session: SessionId, floor: u64, now: WallMs) {
         let entry = self.sessions.entry(session).or_default();
         entry.floor = entry.floor.max(floor);
-        entry.used = entry.used.max(at);
+        entry.used = entry.used.max(now);
     }
 
     /// Call after the last [`Dedup::load`]: ages must be in order for expiry.
@@ -97,6 +99,9 @@ impl Dedup {
     }
 
     pub(crate) fn look(&self, request: RequestId) -> Known {
+        if planted!("no-dedup") {
+            return Known::New;
+        }
         let Some(session) = self.sessions.get(&request.session) else {
             return Known::New;
         };
@@ -105,7 +110,7 @@ impl Dedup {
                 seq: done.seq,
                 reply: done.reply.clone(),
             },
-            None if request.seq < session.floor => Known::Settled,
+            None if request.seq < session.floor && !planted!("no-floor") => Known::Settled,
             None => Known::New,
         }
     }
@@ -276,11 +281,29 @@ mod tests {
                 long: false,
                 reply: reply(2),
             },
+            WallMs(5),
         );
         dedup.loaded();
         assert_eq!(dedup.look(request(1)), Known::Settled);
         assert!(matches!(dedup.look(request(2)), Known::Answered { seq: 0, .. }));
         assert_eq!(dedup.look(request(3)), Known::New);
+    }
+
+    #[test]
+    fn g5_records_of_an_owner_whose_clock_was_behind_last_a_whole_window() {
+        let mut dedup = Dedup::default();
+        let record = DedupRecord {
+            at: WallMs(0),
+            long: false,
+            reply: reply(1),
+        };
+        let now = WallMs(1_000_000);
+        dedup.load(request(1), record, now);
+        dedup.loaded();
+        dedup.expire(now.after(WINDOW));
+        assert!(matches!(dedup.look(request(1)), Known::Answered { .. }));
+        dedup.expire(now.after(WINDOW + Duration::from_millis(1)));
+        assert_eq!(dedup.look(request(1)), Known::New);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use clinch_actor::{ActorMeta, ActorType, Error, ReadState, Turn, UpdateState};
 use clinch_types::{
     ActorError, ActorId, CallError, CallMeta, CallOp, CallReply, CallRequest, CreateSpec, Epoch, Key,
-    ListReply, ListRequest, RequestId, Target, Version, code, codec, group,
+    ListReply, ListRequest, RequestId, Target, Version, WallMs, code, codec, fp, group, planted,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -65,6 +65,8 @@ pub(crate) struct Owner {
     /// Shared and interleaved turns in progress: who waits, and whether it is interleaved.
     pub(crate) reading: HashMap<u64, (Open, bool)>,
     pub(crate) born: Instant,
+    /// Wall time then.
+    born_wall: WallMs,
     /// Ends with the epoch: running turns see it.
     pub(crate) cancelled: CancellationToken,
     names: HashMap<String, Arc<str>>,
@@ -99,6 +101,7 @@ impl Owner {
             purges: VecDeque::new(),
             reading: HashMap::new(),
             born: Instant::now(),
+            born_wall: context.clock.wall(),
             cancelled,
             names: HashMap::new(),
             start_error: None,
@@ -115,15 +118,19 @@ impl Owner {
         let bad = |what: &str, error: &dyn std::fmt::Display| {
             std::io::Error::new(std::io::ErrorKind::InvalidData, format!("{what}: {error}"))
         };
-        let mut records = 0usize;
+        let (mut records, now) = (0usize, self.dedup_now());
         for (key, value) in self.provisional.scan_all(b"D")? {
+            if planted!("dedup-not-durable") {
+                break;
+            }
             let request = keys::parse_dedup(&key).ok_or_else(|| bad("dedup record", &"malformed key"))?;
             if request.seq == 0 {
-                let (floor, at) = codec::decode(&value).map_err(|e| bad("session floor", &e))?;
-                self.dedup.load_floor(request.session, floor, at);
+                let (floor, _): (u64, WallMs) =
+                    codec::decode(&value).map_err(|e| bad("session floor", &e))?;
+                self.dedup.load_floor(request.session, floor, now);
             } else {
                 let record: DedupRecord = codec::decode(&value).map_err(|e| bad("dedup record", &e))?;
-                self.dedup.load(request, record);
+                self.dedup.load(request, record, now);
             }
             records += 1;
         }
@@ -135,6 +142,11 @@ impl Owner {
         }
         tracing::info!(shard = %self.context.id, epoch = %self.epoch, dedup_records = records, "shard taken over");
         Ok(())
+    }
+
+    /// The clock that the ages of dedup records are counted by: it looks like wall time, and never jumps.
+    pub(crate) fn dedup_now(&self) -> WallMs {
+        self.born_wall.after(self.born.elapsed())
     }
 
     /// The store or the shard's own records cannot be trusted: the ownership ends with the next look at it. The first
@@ -158,7 +170,9 @@ impl Owner {
         let id = request.request;
         if id.seq > 0 {
             self.dedup.acknowledge(id.session, request.acked_below);
-            if let Some(waiting) = self.open.get_mut(&id) {
+            if let Some(waiting) = self.open.get_mut(&id)
+                && !planted!("no-dedup")
+            {
                 return waiting.push(reply);
             }
             match self.dedup.look(id) {
@@ -183,6 +197,7 @@ impl Owner {
             }
             self.open.insert(id, Vec::new());
         }
+        fp!("owner.admitted");
         if let Err(error) = self.dispatch(request, deadline, reply) {
             self.fail(format!("the store cannot be read: {error}"));
         }
@@ -514,11 +529,34 @@ impl Owner {
             }
         }
         let released = batch.releases.len();
+        fp!("owner.before_answers");
         for release in batch.releases {
             self.release(release);
+            fp!("owner.answered");
         }
         self.after_commit(&batch.actors);
         released
+    }
+
+    /// Only for a bug put in on purpose: answers before the commit.
+    pub(crate) fn answer_early(&mut self) {
+        #[cfg(feature = "planted")]
+        for release in self.pipeline.take_releases() {
+            self.release(release);
+        }
+    }
+
+    /// Only for a bug put in on purpose: goes on after a refused batch as if nothing had been built on it.
+    pub(crate) fn forget_batch(&mut self) {
+        #[cfg(feature = "planted")]
+        {
+            let shard = self.context.id;
+            for release in self.pipeline.take_releases() {
+                let reason = "the log refused it".into();
+                self.turn_away(release, CallError::Unavailable { shard, reason });
+            }
+            self.committed();
+        }
     }
 
     /// Ownership is lost: tells every caller how its call stands, and drops the rest.

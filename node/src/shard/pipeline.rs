@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use clinch_storage::{Batch, BatchBuilder};
-use clinch_types::ActorId;
+use clinch_types::{ActorId, planted};
 
 use super::{EventBatch, Release};
 use crate::config::ProposerConfig;
@@ -119,6 +119,7 @@ impl Pipeline {
 
     /// An answer without effects that has seen batches up to `seq`.
     pub(crate) fn read(&mut self, seq: u64, release: Release) {
+        let seq = if planted!("read-at-once") { 0 } else { seq };
         self.reads.entry(seq).or_default().push(release);
     }
 
@@ -174,6 +175,14 @@ impl Pipeline {
         let batch = self.in_flight.take()?;
         self.committed = batch.seq;
         Some(batch)
+    }
+
+    /// The answers of the batch in flight, taken before it is committed: only for a bug put in on purpose.
+    #[cfg(feature = "planted")]
+    pub(crate) fn take_releases(&mut self) -> Vec<Release> {
+        self.in_flight
+            .as_mut()
+            .map_or_else(Vec::new, |batch| std::mem::take(&mut batch.releases))
     }
 
     /// Reads that have nothing left to wait for but the lease.

@@ -182,8 +182,8 @@ impl RaftDesk {
         let raft = raft.ok_or_else(|| format!("this node has no replica of {group}"))?;
         let mut sink = SnapshotSink::begin(&self.inner.storage, group, header.meta.clone())
             .map_err(|e| e.to_string())?;
-        while let Some(chunk) = inbound.stream.read().await.map_err(|e| e.to_string())? {
-            sink.write_chunk(chunk).map_err(|e| e.to_string())?;
+        while let Some(bytes) = inbound.stream.read().await.map_err(|e| e.to_string())? {
+            sink.write(&bytes).map_err(|e| e.to_string())?;
         }
         let snapshot = sink.finish().map_err(|e| e.to_string())?;
         let snapshot = Snapshot {

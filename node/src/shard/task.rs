@@ -9,7 +9,7 @@ use clinch_actor::{Caller, Registry};
 use clinch_storage::raft::CommittedLeaderId;
 use clinch_storage::{GroupReader, TypeConfig};
 use clinch_transport::Transport;
-use clinch_types::{CallError, CallRequest, Clock, Epoch, NodeId, RegionId, ShardId};
+use clinch_types::{CallError, CallRequest, Clock, Epoch, NodeId, RegionId, ShardId, fp, planted};
 use openraft::async_runtime::Instant as _;
 use openraft::async_runtime::WatchReceiver;
 use openraft::impls::ProgressResponder;
@@ -237,9 +237,12 @@ impl ShardTask {
         let same = match &self.role {
             Role::Follower => false,
             Role::Recovering { epoch: mine, .. } => *mine == epoch,
-            Role::Owner { owner, .. } => owner.epoch == epoch,
+            Role::Owner { owner, .. } => owner.epoch == epoch || planted!("no-fence"),
         };
         if leads && same {
+            return;
+        }
+        if planted!("no-fence") && matches!(self.role, Role::Owner { .. }) {
             return;
         }
         if !matches!(self.role, Role::Follower) {
@@ -266,14 +269,16 @@ impl ShardTask {
         };
         let applied = self.raft.data_metrics().borrow_watched().last_applied;
         if self.settling.is_some()
-            || applied.map(|id| id.leader_id) != Some(*leader)
+            || (applied.map(|id| id.leader_id) != Some(*leader) && !planted!("no-recovery-wait"))
             || !self.context.reader.ready()
         {
             return;
         }
         let (leader, epoch) = (*leader, *epoch);
+        fp!("shard.before_take_over");
         match Owner::take_over(self.context.clone(), epoch) {
             Ok(owner) => {
+                fp!("shard.after_take_over");
                 metrics::counter!(OWNER_CHANGES).increment(1);
                 self.role = Role::Owner {
                     owner: Box::new(owner),
@@ -300,6 +305,7 @@ impl ShardTask {
         let moved = self.moved();
         let doubtful: Vec<Release> = self.doubtful.drain(..).chain(self.confirming.drain(..)).collect();
         if let Role::Owner { mut owner, .. } = std::mem::replace(&mut self.role, Role::Follower) {
+            fp!("shard.lost");
             tracing::info!(shard = %self.context.id, epoch = %owner.epoch, "shard no longer owned");
             self.given_up = Some(owner.epoch);
             for release in doubtful {
@@ -418,7 +424,9 @@ impl ShardTask {
         if let Role::Owner { owner, .. } = &self.role
             && self.hand_off.is_none()
         {
-            self.lease_void = Some(owner.epoch);
+            if !planted!("lease-through-transfer") {
+                self.lease_void = Some(owner.epoch);
+            }
             // From here on nothing is admitted and no lease is trusted: `as_leader()` does not know of a transfer.
             self.hand_off = Some(Instant::now() + HAND_OFF_MAX);
             self.hand_off_to = Some(to);
@@ -429,6 +437,7 @@ impl ShardTask {
     fn receipt(&mut self, receipt: Result<openraft::raft::ClientWriteResult<TypeConfig>, ()>) {
         match receipt {
             Ok(Ok(_)) => {
+                fp!("shard.committed");
                 if let Role::Owner { owner, .. } = &mut self.role {
                     let released = owner.committed();
                     self.linger
@@ -436,6 +445,11 @@ impl ShardTask {
                 }
             }
             // Refused or lost: in both cases this is no longer the owner (the fence held), or the node is stopping.
+            Ok(Err(_)) | Err(()) if planted!("refused-batch") => {
+                if let Role::Owner { owner, .. } = &mut self.role {
+                    owner.forget_batch();
+                }
+            }
             Ok(Err(error)) => {
                 tracing::info!(shard = %self.context.id, %error, "a proposal was refused");
                 self.lose(None);
@@ -469,12 +483,21 @@ impl ShardTask {
             metrics::histogram!(SHARD_BATCH_TURNS).record(owner.pipeline.turns() as f64);
             let batch = owner.pipeline.cut();
             let (responder, receipt) = ProgressResponder::complete_only();
-            let proposal = self.raft.write(batch).with_leader(*leader).responder(responder);
+            fp!("shard.before_propose");
+            let proposal = self.raft.write(batch).responder(responder);
+            let proposal = match planted!("no-fence") {
+                true => proposal,
+                false => proposal.with_leader(*leader),
+            };
             if proposal.await.is_err() {
                 self.lose(None);
                 return Instant::now() + TICK;
             }
+            fp!("shard.after_propose");
             self.receipts.push_back(receipt);
+            if planted!("early-reply") {
+                owner.answer_early();
+            }
             crate::activation::resume(owner);
         }
         let due = owner.next_due();
@@ -494,11 +517,12 @@ impl ShardTask {
     /// Answers reads under the lease; without one, after a round of the quorum.
     fn release_reads(&mut self, ready: Vec<Release>) {
         // After the answers were produced: a pause before this line must not let a stale one out.
-        let valid = self.lease_holds();
+        let valid = self.lease_holds() || planted!("stale-read");
         let Role::Owner { owner, .. } = &mut self.role else {
             return;
         };
         if valid {
+            fp!("shard.read_under_lease");
             for release in ready {
                 owner.release(release);
             }
@@ -515,7 +539,10 @@ impl ShardTask {
         if self.lease_void == Some(owner.epoch) {
             return false;
         }
-        let trusted = self.context.config.raft.lease_trusted();
+        let trusted = match planted!("lease-too-long") {
+            true => self.context.config.raft.lease() * 5,
+            false => self.context.config.raft.lease_trusted(),
+        };
         self.raft.as_leader().is_ok_and(|leading| {
             leading.to_committed_leader_id() == *leader
                 && leading
@@ -535,6 +562,7 @@ impl ShardTask {
         let raft = self.raft.clone();
         self.context.tasks.spawn_until_stop(async move {
             let confirmed = raft.ensure_linearizable(ReadPolicy::ReadIndex).await.is_ok();
+            fp!("shard.read_confirmed");
             // The shard may have moved on meanwhile.
             let _gone = tx.send(confirmed);
         });
@@ -588,6 +616,7 @@ impl ShardTask {
         }
         self.hand_off_to = None;
         tracing::info!(shard = %self.context.id, %to, "handing the shard over");
+        fp!("shard.before_transfer");
         if let Err(error) = self.raft.trigger().transfer_leader(to.0).await {
             tracing::warn!(shard = %self.context.id, %error, "the hand-over could not be started");
             self.end_hand_off();

@@ -14,9 +14,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clinch_types::fp;
+
 pub use file::FileDisk;
 #[cfg(any(test, feature = "test-util"))]
-pub use sim::{SimDisk, SimFaults};
+pub use sim::{SimCounts, SimDisk, SimFaults};
 
 /// A directory of files. All calls may block.
 pub trait Disk: Send + Sync + fmt::Debug + 'static {
@@ -91,7 +93,9 @@ pub(crate) fn replace(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<(
     file.set_len(0)?;
     file.write_at(0, bytes)?;
     file.sync_data()?;
+    fp!("replace.before_rename");
     disk.rename(&tmp, name)?;
+    fp!("replace.after_rename");
     disk.sync_dir(dir_of(name))
 }
 

@@ -46,6 +46,25 @@ impl Default for SimFaults {
     }
 }
 
+/// What went wrong so far, by kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SimCounts {
+    /// Syncs that did what they said.
+    pub syncs: u64,
+    /// Syncs that failed.
+    pub syncs_failed: u64,
+    /// Syncs that answered and did nothing.
+    pub syncs_lied: u64,
+    /// Writes lost whole in a power loss.
+    pub writes_lost: u64,
+    /// Writes of which a part was lost.
+    pub writes_torn: u64,
+    /// Changes of names lost.
+    pub names_lost: u64,
+    /// Writes refused by a full disk.
+    pub writes_refused: u64,
+}
+
 /// The disk as the simulator holds it: see the module. Clones are the same disk.
 #[derive(Clone)]
 pub struct SimDisk {
@@ -78,7 +97,7 @@ struct Inner {
     files: BTreeMap<u64, Contents>,
     next_file: u64,
     operations: u64,
-    syncs: u64,
+    counts: SimCounts,
     /// Grows with every crash: what was mounted before is dead.
     life: u64,
     off: bool,
@@ -149,7 +168,7 @@ impl SimDisk {
             files: BTreeMap::new(),
             next_file: 0,
             operations: 0,
-            syncs: 0,
+            counts: SimCounts::default(),
             life: 0,
             off: false,
         };
@@ -182,9 +201,11 @@ impl SimDisk {
             files,
             pending_names,
             durable_names,
+            counts,
             ..
         } = &mut *inner;
         let kept = rng.random_range(0..=pending_names.len());
+        counts.names_lost += (pending_names.len() - kept) as u64;
         for change in pending_names.drain(..).take(kept) {
             change.apply(durable_names);
         }
@@ -197,10 +218,12 @@ impl SimDisk {
                         match rng.random_range(0..4u8) {
                             0 => Change::Write(at, data).apply(&mut contents.durable),
                             1 => {
+                                counts.writes_torn += 1;
                                 data.truncate(rng.random_range(0..=data.len()));
                                 Change::Write(at, data).apply(&mut contents.durable);
                             }
                             2 => {
+                                counts.writes_torn += 1;
                                 for (sector, part) in data.chunks(SECTOR).enumerate() {
                                     if rng.random() {
                                         let change = Change::Write(at + sector * SECTOR, part.to_vec());
@@ -208,7 +231,7 @@ impl SimDisk {
                                     }
                                 }
                             }
-                            _ => {}
+                            _ => counts.writes_lost += 1,
                         }
                     }
                     Change::SetLen(len) => {
@@ -236,7 +259,12 @@ impl SimDisk {
 
     /// Successful syncs so far.
     pub fn syncs(&self) -> u64 {
-        self.inner.lock().syncs
+        self.inner.lock().counts.syncs
+    }
+
+    /// What went wrong so far.
+    pub fn counts(&self) -> SimCounts {
+        self.inner.lock().counts
     }
 
     /// All bytes of a file, as programs see them.
@@ -477,6 +505,7 @@ impl DiskFile for SimFile {
             {
                 let part = bytes.len() / 2;
                 self.change(inner, Change::Write(at, bytes[..part].to_vec()));
+                inner.counts.writes_refused += 1;
                 return Err(io::Error::new(io::ErrorKind::StorageFull, "simulated full disk"));
             }
             self.change(inner, Change::Write(at, bytes.to_vec()));
@@ -502,11 +531,14 @@ impl DiskFile for SimFile {
                 ..
             } = inner.faults;
             if sync_fails > 0.0 && inner.rng.random_bool(sync_fails) {
-                // What the kernel does: the dirty pages are dropped as clean, and the next sync says "ok".
+                // What the kernel does: the dirty pages count as clean, and the next sync says "ok" without them.
+                inner.counts.syncs_failed += 1;
+                inner.files.entry(self.file).or_default().pending.clear();
                 return Err(io::Error::other("simulated failing sync"));
             }
-            inner.syncs += 1;
+            inner.counts.syncs += 1;
             if sync_lies > 0.0 && inner.rng.random_bool(sync_lies) {
+                inner.counts.syncs_lied += 1;
                 return Ok(());
             }
             let contents = inner.files.entry(self.file).or_default();

@@ -15,6 +15,7 @@ use std::io;
 use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::sync::Arc;
 
+use clinch_types::fp;
 use futures_util::stream;
 use openraft::OptionalSend;
 use openraft::storage::{RaftLogReader, RaftLogStorage};
@@ -294,6 +295,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        fp!("log.before_vote");
         let group = self.group;
         self.log
             .wait(|state, done| {
@@ -339,6 +341,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
 
     /// Durable with the next sync: whatever is appended after it is behind it in the queue.
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {
+        fp!("log.before_truncate");
         self.log.push(|state| {
             state.truncate(self.group, last_log_id.map(|id| id.index));
             Ok(())

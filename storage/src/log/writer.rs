@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bincode::{Decode, Encode};
-use clinch_types::codec;
+use clinch_types::{codec, fp, planted};
 
 use super::Shared;
 use super::frame::{self, HEADER, Head, Kind};
@@ -181,6 +181,7 @@ impl LogWriter {
         if ops.is_empty() && hints.is_empty() {
             return None;
         }
+        fp!("log.before_write");
         let mut work = Work {
             ops,
             placed: Vec::new(),
@@ -192,12 +193,20 @@ impl LogWriter {
             .poison
             .check()
             .and_then(|()| self.write(&work.ops, hints, &mut work.placed));
+        fp!("log.after_write");
         Some(work)
     }
 
     /// Syncs what [`Self::begin`] wrote and answers everybody.
     pub(crate) fn finish(&mut self, mut work: Work) {
-        let synced = std::mem::replace(&mut work.result, Ok(())).and_then(|()| self.sync());
+        fp!("log.before_sync");
+        let synced = std::mem::replace(&mut work.result, Ok(())).and_then(|()| {
+            if planted!("no-sync") {
+                return Ok(true);
+            }
+            self.sync()
+        });
+        fp!("log.after_sync");
         match &synced {
             Err(error) => drop(
                 self.shared
@@ -213,7 +222,10 @@ impl LogWriter {
         let answer = || self.shared.poison.check();
         for op in work.ops {
             match op {
-                Op::Entries { done, .. } => done.io_completed(answer()),
+                Op::Entries { done, .. } => {
+                    fp!("log.before_answer");
+                    done.io_completed(answer());
+                }
                 Op::Vote { done, .. } | Op::Forget { done, .. } | Op::Barrier { done } => {
                     // Whoever asked may be gone; the write stands.
                     let _ = done.send(answer());
@@ -221,6 +233,7 @@ impl LogWriter {
                 Op::Truncate { .. } | Op::Purge { .. } => {}
             }
         }
+        fp!("log.before_retire");
         self.retire_doomed();
         // More work proves the same by its own existence.
         if synced.is_ok_and(|synced| synced)
@@ -330,7 +343,9 @@ impl LogWriter {
                     self.group(group).appended(index);
                 }
             }
+            Op::Vote { .. } if planted!("vote-forgotten") => {}
             Op::Vote { group, vote, .. } => {
+                fp!("log.vote");
                 let head = Head {
                     group: *group,
                     kind: Kind::Vote,
@@ -344,6 +359,7 @@ impl LogWriter {
                 self.group(*group).vote = Some(*vote);
             }
             Op::Truncate { group, last, .. } => {
+                fp!("log.truncate");
                 // "Nothing is kept" is told by the term, which is not used otherwise.
                 let (term, index) = last.map_or((0, 0), |last| (1, last));
                 self.frame(
@@ -358,6 +374,7 @@ impl LogWriter {
                 self.group(*group).truncated(*last);
             }
             Op::Purge { group, upto, .. } => {
+                fp!("log.purge");
                 let head = Head {
                     group: *group,
                     kind: Kind::Purge,
@@ -428,13 +445,16 @@ impl LogWriter {
             .map(|current| (current.segment.seq, current.pos));
         let seq = self.state.next_seq;
         let name = segment::name(seq);
+        fp!("log.roll");
         if let Some(free) = self.state.free.pop_front() {
             self.disk.rename(&free, &name)?;
+            fp!("log.segment_renamed");
         }
         let file = self.disk.open(&name, true)?;
         // The new name must be durable before the first byte under it: under the old name these bytes would be
         // damage.
         self.disk.sync_dir(segment::DIR)?;
+        fp!("log.segment_named");
         self.state.next_seq = seq + 1;
         let filled = file.len()?;
         let segment = Arc::new(Segment { seq, file });

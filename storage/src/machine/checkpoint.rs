@@ -9,6 +9,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use clinch_types::fp;
 
 use super::applied::Applied;
 use super::cell::{Cell, Phase};
@@ -59,11 +60,15 @@ fn write_generation(cell: &Cell, generation: &Generation, old: Applied, new: &Ap
         if batch.len() == BATCH_KEYS {
             batch.push(record(cell, &fuzzy)?);
             cell.store.apply(std::mem::take(&mut batch))?;
+            fp!("checkpoint.part_written");
         }
         batch.push((keys::data(cell.group, key), held.value.clone()));
     }
     batch.push(record(cell, new)?);
-    cell.store.apply(batch)
+    fp!("checkpoint.before_write");
+    cell.store.apply(batch)?;
+    fp!("checkpoint.after_write");
+    Ok(())
 }
 
 /// The write that says how far the group is.
@@ -75,6 +80,7 @@ pub(crate) fn record(cell: &Cell, applied: &Applied) -> io::Result<KeyWrite> {
 impl Written {
     /// The store has been flushed: the log may forget what is in it.
     pub(crate) fn finish(self) {
+        fp!("checkpoint.flushed");
         let mut state = self.cell.state.write();
         state.overlay.thaw();
         state.flushed = self.applied;

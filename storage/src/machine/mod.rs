@@ -13,6 +13,7 @@ mod reader;
 use std::io;
 use std::sync::Arc;
 
+use clinch_types::fp;
 use futures_util::{Stream, TryStreamExt as _};
 use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -101,7 +102,9 @@ impl RaftStateMachine<TypeConfig> for GroupMachine {
         S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
     {
         while let Some((entry, responder)) = entries.try_next().await? {
+            fp!("machine.before_apply");
             self.cell.apply_entry(&entry)?;
+            fp!("machine.after_apply");
             if let Some(responder) = responder {
                 responder.send(());
             }

@@ -13,7 +13,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bincode::{Decode, Encode};
-use clinch_types::codec;
+use clinch_types::{codec, fp};
 
 pub use self::sink::{ReceivedSnapshot, SnapshotSink};
 pub use self::source::SnapshotSource;
@@ -160,14 +160,17 @@ async fn replace_state(
     bytes.extend_from_slice(&body);
     let marker = marker_name(cell.group);
     disk::replace(&*core.disk, &marker, &bytes)?;
+    fp!("snapshot.marked");
     let mut install = Install::new(core.disk.open(&received.name, false)?, &received.meta);
     let applied = loop {
         if let Some(applied) = install.step(cell)? {
             break applied;
         }
+        fp!("snapshot.part_installed");
         // Loading may take seconds; others want this thread too.
         tokio::task::yield_now().await;
     };
+    fp!("snapshot.installed");
     finish_install(core, &marker, &received.name)?;
     Ok(applied)
 }
@@ -175,6 +178,7 @@ async fn replace_state(
 /// The state is durable: the marker goes first, so that the file is never missed.
 fn finish_install(core: &Core, marker: &str, file: &str) -> io::Result<()> {
     core.disk.remove(marker)?;
+    fp!("snapshot.unmarked");
     core.disk.sync_dir(DIR)?;
     core.disk.remove(file)
 }

@@ -6,9 +6,10 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use clinch_types::fp;
 
-use super::stream::{Decoder, Record};
+use super::stream::{CHUNK_HEAD, Decoder, Record};
 use super::{DIR, SnapshotData};
 use crate::GroupId;
 use crate::disk::{Disk, DiskFile};
@@ -22,6 +23,8 @@ pub struct SnapshotSink {
     file: Arc<dyn DiskFile>,
     len: u64,
     decoder: Decoder,
+    /// The beginning of a chunk of which the rest has not come yet.
+    partial: BytesMut,
 }
 
 /// A snapshot that has arrived.
@@ -63,10 +66,29 @@ impl SnapshotSink {
             file,
             len: 0,
             decoder: Decoder::default(),
+            partial: BytesMut::new(),
         })
     }
 
-    /// Takes the next chunk.
+    /// Takes the next bytes of the chunks, cut anywhere: a network does not keep the pieces it was given.
+    ///
+    /// # Errors
+    /// As [`SnapshotSink::write_chunk`].
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.partial.extend_from_slice(bytes);
+        while let Some(head) = self.partial.first_chunk::<CHUNK_HEAD>() {
+            // Bounded before anything waits for it.
+            let len = self.decoder.chunk_len(*head)?;
+            if self.partial.len() < len {
+                break;
+            }
+            let chunk = self.partial.split_to(len).freeze();
+            self.write_chunk(chunk)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the next chunk, whole.
     ///
     /// # Errors
     /// `InvalidData` when it is damaged, out of order, or of another snapshot: start again. Anything else is the
@@ -84,6 +106,7 @@ impl SnapshotSink {
             }
         }
         self.file.write_at(self.len, &chunk)?;
+        fp!("snapshot.chunk_received");
         self.len += chunk.len() as u64;
         Ok(())
     }
@@ -98,7 +121,7 @@ impl SnapshotSink {
     /// # Errors
     /// `InvalidData` when chunks are missing. Anything else is the disk.
     pub fn finish(self) -> io::Result<SnapshotData> {
-        if !self.decoder.is_complete() {
+        if !self.decoder.is_complete() || !self.partial.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "the snapshot is not complete",
@@ -108,6 +131,7 @@ impl SnapshotSink {
         let mut received = self.received;
         let done = format!("{}.snap", received.name.trim_end_matches(".tmp"));
         received.core.disk.rename(&received.name, &done)?;
+        fp!("snapshot.received");
         received.name = done;
         received.core.disk.sync_dir(DIR)?;
         Ok(SnapshotData::Received(received))

@@ -59,20 +59,20 @@ impl DiskStore {
             apply_map(&mut map, writes);
             at += len;
         }
-        if at < bytes.len() {
-            file.set_len(at as u64)?;
+        let mut inner = Inner {
+            map,
+            file,
+            len: at as u64,
+            base: at as u64,
+        };
+        if !bytes.is_empty() {
+            // Readable may still mean not durable, and after a failed sync only new bytes are safe.
+            inner.rewrite(&*disk)?;
         }
-        // Readable may still mean not durable.
-        file.sync_data()?;
         disk.sync_dir(dir_of(NAME))?;
         Ok(Self {
             disk,
-            inner: Mutex::new(Inner {
-                map,
-                file,
-                len: at as u64,
-                base: at as u64,
-            }),
+            inner: Mutex::new(inner),
         })
     }
 }

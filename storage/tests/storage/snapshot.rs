@@ -46,6 +46,15 @@ fn receive(storage: &Storage, meta: &SnapshotMeta, chunks: &[Bytes]) -> Snapshot
     sink.finish().unwrap()
 }
 
+/// As [`receive`], in pieces that have nothing to do with the chunks.
+fn receive_cut(storage: &Storage, meta: &SnapshotMeta, chunks: &[Bytes], piece: usize) -> SnapshotData {
+    let mut sink = SnapshotSink::begin(storage, A, meta.clone()).unwrap();
+    for piece in chunks.concat().chunks(piece) {
+        sink.write(piece).unwrap();
+    }
+    sink.finish().unwrap()
+}
+
 fn all(reader: &GroupReader) -> Vec<(Bytes, Bytes)> {
     reader
         .scan(Bound::Unbounded, Bound::Unbounded, usize::MAX, false)
@@ -102,7 +111,7 @@ async fn a_snapshot_taken_during_writes_and_replayed_to_its_end_is_the_state() {
     )
     .await
     .unwrap();
-    let data = receive(&target, &snapshot.meta, &received);
+    let data = receive_cut(&target, &snapshot.meta, &received, 1200);
     follower.install_snapshot(&snapshot.meta, data).await.unwrap();
     let (applied, _) = follower.applied_state().await.unwrap();
     assert_eq!(applied, Some(log_id(1, 9)));
@@ -160,6 +169,29 @@ async fn the_hint_that_a_key_is_fresh_is_ignored_below_the_end_of_a_snapshot() {
     );
     target.checkpoint_blocking().unwrap();
     assert_eq!(get(&reader, "request"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_cut_anywhere_is_received_and_one_that_ends_in_a_chunk_is_refused() {
+    let (from, to) = (SimDisk::new(1), SimDisk::new(2));
+    let source = on(&from);
+    let (_, mut leader, _) = source.group(A).unwrap();
+    apply(&mut leader, vec![churn(0)]).await.unwrap();
+    let snapshot = build(&mut leader).await;
+    let meta = snapshot.meta.clone();
+    let chunks = chunks(snapshot.snapshot);
+    let whole = chunks.concat();
+    let target = on(&to);
+    for piece in [1, 7, 8, 9, 1200, whole.len()] {
+        receive_cut(&target, &meta, &chunks, piece);
+    }
+    let mut sink = SnapshotSink::begin(&target, A, meta.clone()).unwrap();
+    sink.write(&whole).unwrap();
+    sink.write(&[9]).unwrap();
+    assert!(sink.finish().unwrap_err().to_string().contains("not complete"));
+    let mut sink = SnapshotSink::begin(&target, A, meta).unwrap();
+    let error = sink.write(&u32::MAX.to_le_bytes().repeat(2)).unwrap_err();
+    assert!(error.to_string().contains("chunk 0"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,27 +19,29 @@ const MEMBERSHIP: &str = "clinch-membership";
 const STORAGE: &str = "clinch-storage";
 const TRANSPORT: &str = "clinch-transport";
 const TYPES: &str = "clinch-types";
+const SIM: &str = "clinch-sim";
 const BENCH: &str = "clinch-bench";
 const JEPSEN: &str = "jepsen-like-tests";
 
 /// Crate → the crates of this workspace it may depend on.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     (TYPES, &[]),
     (MEMBERSHIP, &[TYPES]),
     (STORAGE, &[TYPES]),
     (TRANSPORT, &[TYPES]),
     (MACROS, &[]),
     (ACTOR, &[TYPES, MACROS]),
+    (SIM, &[TYPES, TRANSPORT]),
     (CLIENT, &[TYPES, ACTOR, TRANSPORT]),
     (GATEWAY, &[TYPES, CLIENT, MEMBERSHIP, TRANSPORT]),
     (
         NODE,
         &[
-            TYPES, MEMBERSHIP, STORAGE, TRANSPORT, MACROS, ACTOR, CLIENT, GATEWAY,
+            TYPES, MEMBERSHIP, STORAGE, TRANSPORT, MACROS, ACTOR, CLIENT, GATEWAY, SIM,
         ],
     ),
     (BENCH, &[NODE, CLIENT, TRANSPORT, TYPES]),
-    (JEPSEN, &[NODE, CLIENT, TRANSPORT, TYPES]),
+    (JEPSEN, &[NODE, CLIENT, TRANSPORT, TYPES, SIM, STORAGE, ACTOR]),
     ("xtask", &[]),
 ];
 
@@ -47,7 +49,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
 const CONFINED: [(&str, &[&str]); 4] = [
     ("openraft", &[STORAGE, NODE]),
     ("sled", &[STORAGE]),
-    ("quinn", &[TRANSPORT, JEPSEN]),
+    ("quinn", &[TRANSPORT, SIM, JEPSEN]),
     ("hashring", &[MEMBERSHIP]),
 ];
 

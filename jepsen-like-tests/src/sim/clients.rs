@@ -1,0 +1,282 @@
+//! The clients of a simulated cluster, each on a machine of its own.
+//!
+//! Roaming clients find the owner and run away from a sick node; pinned ones ask one node for ever, and so see what a
+//! sick node says; repeating ones send one request again and again, to several nodes at once, under one request id.
+//!
+//! Invariant: every call is in the history before it is sent.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clinch::simulate::{Machine, Simulation};
+use clinch_client::{Client, ClientConfig};
+use clinch_transport::{CertBundle, Sockets, TransportConfig};
+use clinch_types::{NodeId, SessionId};
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+use super::Broken;
+use crate::doors::{Direct, Door, Wire};
+use crate::history::{Answer, Op, Outcome};
+use crate::workload::Calls;
+
+/// What the clients of one run share.
+#[derive(Clone)]
+pub(super) struct Crew {
+    pub(super) calls: Calls,
+    pub(super) keys: Arc<Vec<String>>,
+    pub(super) stop: Arc<AtomicBool>,
+    /// Clients that have not ended.
+    pub(super) working: Arc<Mutex<usize>>,
+    /// What clients see themselves that no checker of one history could.
+    pub(super) broken: Arc<Mutex<Vec<Broken>>>,
+}
+
+/// How one client behaves.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Manner {
+    /// As applications do.
+    Roaming,
+    /// Asks this node only.
+    Pinned(usize),
+    /// Repeats its requests at any node.
+    Repeating,
+}
+
+/// One client.
+struct Member {
+    crew: Crew,
+    name: String,
+    rng: StdRng,
+    /// Longest pause between two calls, in ms.
+    pause_ms: u64,
+    /// Share of reads, in percent.
+    reads: u32,
+}
+
+impl Crew {
+    /// Starts a client on a new machine.
+    pub(super) fn join(
+        &self,
+        sim: &mut Simulation,
+        number: usize,
+        manner: Manner,
+    ) -> anyhow::Result<Machine> {
+        let machine = sim.add_machine()?;
+        let addresses = sim.addresses().to_vec();
+        let mut rng = StdRng::seed_from_u64(sim.seed().wrapping_mul(77).wrapping_add(number as u64));
+        let member = Member {
+            crew: self.clone(),
+            name: match manner {
+                Manner::Roaming => format!("{number}-roaming"),
+                Manner::Pinned(node) => format!("{number}-pinned-{}", node + 1),
+                Manner::Repeating => format!("{number}-repeating"),
+            },
+            pause_ms: rng.random_range(2..60),
+            reads: rng.random_range(20..80),
+            rng,
+        };
+        *self.working.lock() += 1;
+        let working = self.working.clone();
+        match manner {
+            Manner::Roaming => {
+                let config = sim.client_config(machine, addresses);
+                let task = member.roam(config);
+                sim.world().spawn(machine, async move {
+                    task.await;
+                    *working.lock() -= 1;
+                });
+            }
+            Manner::Pinned(_) | Manner::Repeating => {
+                let session = SessionId((1 << 64) + number as u128);
+                let (config, identity) = (sim.client_transport(machine), sim.client_identity());
+                let sockets: Arc<dyn Sockets> = Arc::new(sim.world().sockets(machine));
+                let way = Way {
+                    config,
+                    identity,
+                    sockets,
+                    addresses,
+                    session,
+                };
+                sim.world().spawn(machine, async move {
+                    match manner {
+                        Manner::Pinned(node) => member.stay(way, node).await,
+                        _ => member.repeat(way).await,
+                    }
+                    *working.lock() -= 1;
+                });
+            }
+        }
+        Ok(machine)
+    }
+}
+
+/// What a direct client reaches nodes with.
+struct Way {
+    config: TransportConfig,
+    identity: CertBundle,
+    sockets: Arc<dyn Sockets>,
+    addresses: Vec<SocketAddr>,
+    session: SessionId,
+}
+
+impl Way {
+    fn doors(self) -> Option<Vec<Direct>> {
+        let wire = Wire::on(self.config, self.identity, self.sockets).ok()?;
+        let first = Direct::to(NodeId(1), self.addresses.first()?.to_string(), wire, self.session);
+        let doors = (1..).zip(&self.addresses);
+        Some(
+            doors
+                .map(|(id, address)| first.turned_to(NodeId(id), address.to_string()))
+                .collect(),
+        )
+    }
+}
+
+impl Member {
+    fn stopped(&self) -> bool {
+        self.crew.stop.load(Ordering::Relaxed)
+    }
+
+    async fn rest(&mut self, answered: bool) {
+        let longest = if answered { self.pause_ms } else { 40 };
+        let pause = self.rng.random_range(1..=longest);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+
+    fn draw(&mut self) -> (String, Op) {
+        let key = self.crew.keys[self.rng.random_range(0..self.crew.keys.len())].clone();
+        let op = match self.rng.random_range(0..100) < self.reads {
+            true => Op::Read,
+            false => self.crew.calls.increment(),
+        };
+        (key, op)
+    }
+
+    async fn roam(mut self, config: ClientConfig) {
+        let mut client = None;
+        while client.is_none() && !self.stopped() {
+            let again = ClientConfig {
+                transport: config.transport.clone(),
+                sockets: config.sockets.clone(),
+                session: config.session,
+                ..ClientConfig::new(config.identity.clone(), config.seeds.clone())
+            };
+            client = Client::connect(again).await.ok();
+        }
+        let Some(client) = client else { return };
+        let door = Door::Roaming(client.cluster().clone());
+        while !self.stopped() {
+            let (key, op) = self.draw();
+            let timeout = Duration::from_millis(self.rng.random_range(200..6000));
+            let answer = self.crew.calls.call(&door, &self.name, &key, op, timeout).await;
+            self.rest(answer.is_ok()).await;
+        }
+    }
+
+    async fn stay(mut self, way: Way, node: usize) {
+        let Some(door) = way.doors().and_then(|doors| doors.into_iter().nth(node)) else {
+            return;
+        };
+        let door = Door::Direct(door);
+        // Mostly reads: a stale one is what such a client is there to see.
+        self.reads = self.reads.max(60);
+        while !self.stopped() {
+            let (key, op) = self.draw();
+            let timeout = Duration::from_millis(self.rng.random_range(100..2000));
+            let answer = self.crew.calls.call(&door, &self.name, &key, op, timeout).await;
+            self.rest(answer.is_ok()).await;
+        }
+    }
+
+    async fn repeat(mut self, way: Way) {
+        let Some(doors) = way.doors() else { return };
+        self.reads = self.reads.min(30);
+        while !self.stopped() {
+            let (key, op) = self.draw();
+            let id = self.crew.calls.recorder.invoke(&self.name, &key, op);
+            let answer = self.insist(&doors, &key, op).await;
+            let answered = answer.is_ok();
+            self.crew.calls.recorder.complete(id, answer);
+            self.rest(answered).await;
+        }
+    }
+
+    /// One intention, sent until it is answered; sometimes to several nodes at once, sometimes once more afterwards.
+    async fn insist(&mut self, doors: &[Direct], key: &str, op: Op) -> Answer {
+        // Any door: they share one session and one counter of requests.
+        let request = doors[0].request(key, op);
+        let attempts = self.rng.random_range(3..40);
+        let mut perhaps = false;
+        let mut error = String::new();
+        for _ in 0..attempts {
+            let timeout = Duration::from_millis(self.rng.random_range(30..800));
+            let (one, two) = (
+                self.rng.random_range(0..doors.len()),
+                self.rng.random_range(0..doors.len()),
+            );
+            let twice = self.rng.random_bool(0.3);
+            let second = async {
+                match twice {
+                    true => Some(doors[two].send(&request, timeout).await),
+                    false => None,
+                }
+            };
+            let (first, second) = tokio::join!(doors[one].send(&request, timeout), second);
+            let mut answers = Vec::new();
+            for result in [Some(first), second].into_iter().flatten() {
+                match result {
+                    Ok(answer) => answers.push(answer),
+                    Err(no) => {
+                        perhaps |= no.perhaps;
+                        error = no.text;
+                    }
+                }
+            }
+            if let Some(answer) = answers.pop() {
+                if self.rng.random_bool(0.2) {
+                    let again = doors[self.rng.random_range(0..doors.len())]
+                        .send(&request, timeout)
+                        .await;
+                    answers.extend(again.ok());
+                }
+                self.compare(key, op, &answer, &answers);
+                return answer;
+            }
+            let pause = self.rng.random_range(1..60);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+        Answer::error(perhaps, error)
+    }
+
+    /// G5: a repeated request gets the first answer. Reads leave no record: each may be answered anew.
+    fn compare(&self, key: &str, op: Op, first: &Answer, others: &[Answer]) {
+        if op == Op::Read {
+            return;
+        }
+        for other in others {
+            let same_version = |a: &Answer| a.meta.as_ref().map(|m| m.version);
+            if other.outcome != first.outcome || same_version(other) != same_version(first) {
+                self.crew.broken.lock().push(Broken {
+                    law: "A5 exactly once (G5)".into(),
+                    text: format!(
+                        "{} asked {key} for {op:?} under one id and was told {} and {}",
+                        self.name,
+                        told(first),
+                        told(other)
+                    ),
+                });
+            }
+        }
+    }
+}
+
+fn told(answer: &Answer) -> String {
+    match (answer.outcome, &answer.meta) {
+        (Outcome::Ok(value), Some(meta)) => format!("{value} (version {})", meta.version),
+        (outcome, _) => format!("{outcome:?}"),
+    }
+}

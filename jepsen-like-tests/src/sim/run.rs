@@ -1,0 +1,295 @@
+//! One run: safety under faults, then liveness once everything is healed, then the verdict.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clinch::cli::actors;
+use clinch::simulate::{Simulate as _, Simulation, entropy};
+use clinch::{RaftConfig, StorageConfig};
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+use super::clients::{Crew, Manner};
+use super::faults::{Fault, Plan};
+use super::nemesis::Nemesis;
+use super::places::{Places, node_of};
+use super::{Broken, Summary, prefix};
+use crate::checkers::{self, Law};
+use crate::doors::Door;
+use crate::history::Recorder;
+use crate::stats;
+use crate::workload::Calls;
+
+/// Simulated time a new cluster has to serve.
+const FORM_MAX: Duration = Duration::from_secs(60);
+/// Simulated time a healed cluster has to answer everybody (G11, A13).
+const RECOVERY_MAX: Duration = Duration::from_secs(60);
+/// Time that one of the last calls may take.
+const LAST_CALL_MAX: Duration = Duration::from_secs(20);
+/// Violations told.
+const TOLD_MAX: usize = 6;
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// Simulated time of the safety phase.
+    pub time: Duration,
+    /// Only these faults; `None`: the seed chooses.
+    pub faults: Option<BTreeSet<Fault>>,
+    /// Where the history of a run that breaks a law is written.
+    pub histories: Option<PathBuf>,
+    /// Write it in any case.
+    pub keep: bool,
+    /// A bug put into the product; nothing without the feature `planted`.
+    pub bug: Option<String>,
+    /// Where every event is written.
+    pub trace: Option<PathBuf>,
+}
+
+/// Runs one seed. Once in a process: some libraries count in statics.
+///
+/// # Errors
+/// When the simulation itself cannot be made; what the product does wrong is in the summary.
+pub fn run(options: &Options) -> anyhow::Result<Summary> {
+    // Thread-locals that draw at random when they are first used must not have been used before the seed is there.
+    std::thread::scope(|scope| {
+        let seeded = || {
+            anyhow::ensure!(
+                entropy::seed(options.seed),
+                "randomness is not under control here: nothing could be repeated"
+            );
+            run_here(options)
+        };
+        scope
+            .spawn(seeded)
+            .join()
+            .unwrap_or_else(|_| anyhow::bail!("the simulation itself panicked"))
+    })
+}
+
+fn run_here(options: &Options) -> anyhow::Result<Summary> {
+    #[cfg(feature = "planted")]
+    clinch_types::probe::plant(options.bug.as_deref());
+    let panics = catch_panics();
+    let mut rng = StdRng::seed_from_u64(options.seed ^ 0x7377_6172_6d5f_5f5f);
+    let places = Places::watch();
+    let shards = rng.random_range(1..=4);
+    let mut sim = cluster(&mut rng, options.seed, shards)?;
+    if options.trace.is_some() {
+        sim.world().keep_events();
+    }
+    let watch = sim.world().watch();
+    let crew = Crew {
+        calls: Calls::on(options.seed, Recorder::on_clock(watch)),
+        keys: Arc::new((0..rng.random_range(1..10)).map(|k| format!("k{k}")).collect()),
+        stop: Arc::new(AtomicBool::new(false)),
+        working: Arc::default(),
+        broken: Arc::default(),
+    };
+    let plan = Plan::draw(&mut rng, options.faults.as_ref());
+    let mut broken = Vec::new();
+    let recovery = live(&mut sim, &crew, plan, rng, options, &places, shards, &mut broken);
+    let (recovery_ms, fired) = recovery.context("the simulation")?;
+    broken.extend(crew.broken.lock().drain(..));
+    broken.extend(panics.lock().drain(..).map(|text| Broken {
+        law: "no panic".into(),
+        text,
+    }));
+    judge(&mut sim, &crew, options, broken, recovery_ms, fired, &places)
+}
+
+/// A cluster that serves.
+fn cluster(rng: &mut StdRng, seed: u64, shards: u32) -> anyhow::Result<Simulation> {
+    let nodes = if rng.random_bool(0.8) { 3 } else { 5 };
+    let sim = actors::registry()
+        .simulate(seed)
+        .nodes(nodes)
+        .shards(shards)
+        .raft(RaftConfig::default())
+        .storage(StorageConfig {
+            checkpoint_ms: rng.random_range(100..1500),
+            ..StorageConfig::default()
+        })
+        .segment_bytes(64 << rng.random_range(10..14))
+        // Little log: replicas that were away need snapshots.
+        .retain_bytes(1 << rng.random_range(10..20))
+        .boot()?;
+    anyhow::Ok(sim)
+}
+
+/// Both phases. Returns how long recovery took, in ms, and what struck.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the parts of one run; its only caller owns them all"
+)]
+fn live(
+    sim: &mut Simulation,
+    crew: &Crew,
+    plan: Plan,
+    mut rng: StdRng,
+    options: &Options,
+    places: &Places,
+    shards: u32,
+    broken: &mut Vec<Broken>,
+) -> anyhow::Result<(u64, super::fired::Fired)> {
+    if let Err(error) = sim.settle(FORM_MAX) {
+        broken.push(Broken {
+            law: "A13 a cluster forms".into(),
+            text: format!("{error:#}"),
+        });
+        return Ok((0, Default::default()));
+    }
+    let nodes = sim.len();
+    let machines: Vec<_> = (0..nodes).map(|node| sim.machine(node)).collect();
+    let mut manners: Vec<Manner> = (0..nodes).map(Manner::Pinned).collect();
+    manners.extend((0..rng.random_range(1..4)).map(|_| Manner::Roaming));
+    manners.extend((0..rng.random_range(1..3)).map(|_| Manner::Repeating));
+    let recorder = crew.calls.recorder.clone();
+    let mut nemesis = Nemesis::new(sim, plan, rng, recorder.clone(), places.clone(), shards);
+    let mut clients = Vec::new();
+    for (number, manner) in manners.into_iter().enumerate() {
+        clients.push(crew.join(sim, number, manner)?);
+    }
+    nemesis.set_clients(clients);
+    let step = |sim: &mut Simulation| {
+        sim.step_watched(|machine| places.running(node_of(&machines, machine)));
+        places.running(None);
+    };
+    let until = sim.now() + options.time;
+    while sim.now() < until {
+        nemesis.tick(sim);
+        step(sim);
+    }
+    recorder.mark("everything is healed");
+    crew.stop.store(true, Ordering::Relaxed);
+    nemesis.heal(sim);
+    let healed = sim.now();
+    // The liveness phase: every node serves, every client has its answer.
+    loop {
+        nemesis.tend(sim);
+        step(sim);
+        let waiting = *crew.working.lock();
+        let ready = (0..nodes).all(|node| sim.node(node).is_some()) && sim.settle(Duration::ZERO).is_ok();
+        if ready && waiting == 0 {
+            break;
+        }
+        if sim.now() > healed + RECOVERY_MAX {
+            let state = sim.settle(Duration::ZERO).err().map(|e| format!("{e:#}"));
+            broken.push(Broken {
+                law: "A13 healed means served (G10, G11)".into(),
+                text: format!(
+                    "{RECOVERY_MAX:?} after everything was healed, {waiting} clients wait for an answer; {}",
+                    state.unwrap_or_else(|| "every node says it serves".into())
+                ),
+            });
+            return Ok((u64::try_from(RECOVERY_MAX.as_millis())?, nemesis.fired(sim)));
+        }
+    }
+    let recovery_ms = u64::try_from((sim.now() - healed).as_millis())?;
+    last_calls(sim, crew, broken)?;
+    broken.append(&mut nemesis.broken);
+    Ok((recovery_ms, nemesis.fired(sim)))
+}
+
+/// One increment and one read of every counter: all must be answered.
+fn last_calls(sim: &mut Simulation, crew: &Crew, broken: &mut Vec<Broken>) -> anyhow::Result<()> {
+    let task = crew.clone();
+    let unanswered = sim.run(|cluster| async move {
+        let door = Door::Roaming(cluster);
+        let mut unanswered = Vec::new();
+        for key in task.keys.iter() {
+            for op in [task.calls.increment(), crate::history::Op::Read] {
+                // Calls of the same moment count as concurrent; a last read must be last.
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                let answer = task.calls.call(&door, "last", key, op, LAST_CALL_MAX).await;
+                if !answer.is_ok() {
+                    unanswered.push(format!("{op:?} of {key}: {}", answer.error.unwrap_or_default()));
+                }
+            }
+        }
+        unanswered
+    });
+    let text = match unanswered {
+        Ok(unanswered) if unanswered.is_empty() => return Ok(()),
+        Ok(unanswered) => unanswered.join("; "),
+        Err(error) => format!("{error:#}"),
+    };
+    broken.push(Broken {
+        law: "A13 every actor answers (G11)".into(),
+        text,
+    });
+    Ok(())
+}
+
+fn judge(
+    sim: &mut Simulation,
+    crew: &Crew,
+    options: &Options,
+    mut broken: Vec<Broken>,
+    recovery_ms: u64,
+    fired: super::fired::Fired,
+    places: &Places,
+) -> anyhow::Result<Summary> {
+    let recorder = &crew.calls.recorder;
+    let operations = recorder.operations();
+    sim.world().note("history", &serde_json::to_vec(&operations)?);
+    let verdict = checkers::check(&operations);
+    let mut laws: Vec<Law> = Vec::new();
+    for violation in &verdict.violations {
+        if !laws.contains(&violation.law) {
+            laws.push(violation.law);
+        }
+        if broken.len() < TOLD_MAX {
+            broken.push(Broken {
+                law: violation.law.name().into(),
+                text: violation.to_string(),
+            });
+        }
+    }
+    let prefix = laws.first().map(|law| prefix::shortest(&operations, *law));
+    let history = match &options.histories {
+        Some(dir) if options.keep || !broken.is_empty() => {
+            std::fs::create_dir_all(dir)?;
+            let path = dir.join(format!("seed-{}.jsonl", options.seed));
+            recorder.save(&path)?;
+            Some(path.display().to_string())
+        }
+        _ => None,
+    };
+    let trace = sim.trace();
+    if let Some(path) = &options.trace {
+        std::fs::write(path, trace.lines().join("\n"))?;
+    }
+    Ok(Summary {
+        seed: options.seed,
+        trace: format!("{:016x}", trace.hash()),
+        events: trace.events(),
+        repeatable: sim.repeatable(),
+        simulated_s: sim.now().as_secs_f64(),
+        cpu_s: stats::ran()?.as_secs_f64(),
+        acknowledged: verdict.acknowledged,
+        failed: verdict.failed,
+        unknown: verdict.unknown,
+        recovery_ms,
+        fired: fired.into_map(),
+        places: places.counts(),
+        broken,
+        prefix: prefix.unwrap_or_default(),
+        history,
+    })
+}
+
+/// Panics of the product, which tokio would swallow.
+fn catch_panics() -> Arc<Mutex<Vec<String>>> {
+    let panics: Arc<Mutex<Vec<String>>> = Arc::default();
+    let heard = panics.clone();
+    std::panic::set_hook(Box::new(move |info| heard.lock().push(info.to_string())));
+    panics
+}
