@@ -44,8 +44,9 @@ mod shards;
 mod tasks;
 
 pub use clinch_actor::{
-    Actor, ActorOptions, Call, Ctx, Emits, Error, Event, IntoKey, RawHandle, Registry, Result, ScheduleId,
-    actor,
+    Actor, ActorKey, ActorOptions, Any, Call, Ctx, Durability, Emits, Error, Event, FireInfo, FromKey,
+    IntoKey, Message, MessageId, MissedTick, Origin, Queue, QueueHandle, RawHandle, Registry, Result,
+    RunOutcome, RunRecord, ScheduleEntry, ScheduleId, ShardedKey, Timing, actor,
 };
 pub use clinch_client::{Client, ClientConfig, Cluster, HttpClient};
 pub use config::{

@@ -308,8 +308,16 @@ impl Node {
     /// directory may be used by another process; the address too, once every [`Cluster`] and handle got from this node is
     /// dropped.
     pub async fn stop(self) {
-        for (name, stage) in [("gateway", &self.door), ("shards", &self.work)] {
-            if tokio::time::timeout(STOP_STAGE_MAX, stage.end()).await.is_err() {
+        let stages = [
+            (
+                "gateway",
+                Box::pin(self.door.end()) as std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>>,
+            ),
+            ("actors", Box::pin(self.parts.desk.rest())),
+            ("shards", Box::pin(self.work.end())),
+        ];
+        for (name, stage) in stages {
+            if tokio::time::timeout(STOP_STAGE_MAX, stage).await.is_err() {
                 tracing::warn!(stage = name, "a stage of the stop overran and is left behind");
             }
         }

@@ -4,10 +4,11 @@
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use clinch_actor::{BoxFuture, Error, StateArc};
-use clinch_types::{ActorId, code, group};
+use clinch_actor::{BoxFuture, Error, Life, StateArc};
+use clinch_types::{ActorId, Epoch, code, group};
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
@@ -36,6 +37,21 @@ pub(crate) enum Ended {
         id: ActorId,
         number: u64,
         outcome: Outcome<Result<Vec<u8>, Error>>,
+    },
+    /// A `run` hook is over.
+    Run {
+        id: ActorId,
+        life: Arc<Life>,
+        outcome: Result<(), Error>,
+    },
+    /// The work beside the turns of an actor that falls asleep is over.
+    Quiet { id: ActorId, life: Arc<Life> },
+    /// A try to send is over.
+    Sent {
+        lane: (ActorId, u128),
+        number: u64,
+        epoch: Epoch,
+        result: Result<(), Error>,
     },
 }
 
@@ -69,7 +85,7 @@ where
 }
 
 /// The text of a panic, for the log.
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "panic without a text".into())
