@@ -82,6 +82,7 @@ impl Owner {
         }
         self.save_due(now);
         self.pump_outbox();
+        self.rested();
     }
 
     /// Begins the `run` hook of an actor that has started.

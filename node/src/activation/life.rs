@@ -306,7 +306,7 @@ impl Owner {
             None => return,
         };
         if queue.is_empty() {
-            return;
+            return self.rested();
         }
         // Called while it fell asleep: it wakes again at once.
         match self.wake_by_id(id, false) {

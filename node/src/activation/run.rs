@@ -67,14 +67,15 @@ pub(crate) fn poll_now<T>(mut future: BoxFuture<'static, T>) -> Result<Outcome<T
     }
 }
 
-/// Runs the future to its end in a task, at most until `deadline`, and hands the outcome to `end`.
+/// Runs the future to its end in a task, at most until `deadline` or the stop of the node, and hands the outcome to `end`.
 pub(crate) fn spawn<T, F, E>(tasks: &Tasks, future: BoxFuture<'static, T>, deadline: Instant, end: E)
 where
     T: Send + 'static,
     E: FnOnce(Outcome<T>) -> F + Send + 'static,
     F: Future<Output = ()> + Send,
 {
-    tasks.spawn(async move {
+    // When the node stops, nobody is left to commit it.
+    tasks.spawn_until_stop(async move {
         let outcome = match tokio::time::timeout_at(deadline, AssertUnwindSafe(future).catch_unwind()).await {
             Ok(Ok(value)) => Outcome::Done(value),
             Ok(Err(panic)) => Outcome::Panicked(panic_text(&*panic)),
