@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -25,6 +26,7 @@ use crate::checkpoint::Checkpoints;
 use crate::config::NodeConfig;
 use crate::control::{Control, JoinRequest, join_by_seeds};
 use crate::desk::{Desk, LocalDesk};
+use crate::embed::LocalNode;
 use crate::seams::{NodeRng, SystemClock};
 use crate::shard::{EventHub, GroupParts, Owners, RaftDesk, open_group, vigil};
 use crate::shards::Shards;
@@ -37,6 +39,20 @@ const STOP_STAGE_MAX: Duration = Duration::from_secs(10);
 pub trait RunNode {
     /// A node of this configuration with these actor types.
     fn node(self, config: NodeConfig) -> NodeBuilder;
+
+    /// Starts a node of this process alone, for tests: real disk, real log, no configuration. Its data are deleted when it
+    /// ends.
+    ///
+    /// # Errors
+    /// As [`NodeBuilder::start`].
+    fn start_local(self) -> impl Future<Output = anyhow::Result<LocalNode>> + Send;
+
+    /// As [`RunNode::start_local`], with its data in `dir`, where they stay: the next start goes on with them.
+    ///
+    /// # Errors
+    /// As [`NodeBuilder::start`].
+    fn start_in(self, dir: impl AsRef<Path> + Send)
+    -> impl Future<Output = anyhow::Result<LocalNode>> + Send;
 }
 
 impl RunNode for Registry {
@@ -45,6 +61,14 @@ impl RunNode for Registry {
             registry: self,
             config,
         }
+    }
+
+    async fn start_local(self) -> anyhow::Result<LocalNode> {
+        LocalNode::start(None, |config| self.node(config)).await
+    }
+
+    async fn start_in(self, dir: impl AsRef<Path> + Send) -> anyhow::Result<LocalNode> {
+        LocalNode::start(Some(dir.as_ref()), |config| self.node(config)).await
     }
 }
 

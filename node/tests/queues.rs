@@ -75,6 +75,11 @@ impl Worker {
     fn end(&mut self, c: &Ctx<Self>) {
         c.destroy();
     }
+
+    #[action]
+    async fn wait_for_self(&mut self, c: &Ctx<Self>) -> Result<String> {
+        c.me().queue("jobs").push_and_wait(job("self", "")).await
+    }
 }
 
 /// The job's effect and its end are one commit.
@@ -195,6 +200,8 @@ async fn a_sender_that_waits_gets_the_value_or_the_error() {
         .await
         .unwrap();
     assert_eq!(value, "x done");
+    let error = handle.get::<Worker>("self").wait_for_self().await.unwrap_err();
+    assert!(error.is("actor", "deadlock"), "{error}");
     // Destroyed while somebody waits.
     let waiting = tokio::spawn({
         let jobs = handle.get::<Worker>("gone").queue::<Job>("jobs");

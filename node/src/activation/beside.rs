@@ -42,8 +42,11 @@ pub(crate) struct Beside {
     /// Actors whose state is to be written, by the time of that; see `save`.
     pub(crate) unsaved: BTreeMap<(Instant, ActorId), ()>,
     /// Actors that are put to sleep before the node stops, and who waits for that.
-    resting: Option<(Vec<(ActorId, Arc<Life>)>, oneshot::Sender<()>)>,
+    resting: Option<Resting>,
 }
+
+/// The lives that are to end, and who is told.
+type Resting = (Vec<(ActorId, Arc<Life>)>, oneshot::Sender<()>);
 
 impl Owner {
     /// Reads what earlier owners left to be done beside the turns.

@@ -92,6 +92,11 @@ impl Owner {
                 );
                 return self.answer(open, Err(error.into_call_error("")));
             }
+            if open.chain.contains(&id) {
+                // Settling the message takes a turn, and the actor's turn waits for that.
+                let chain = open.chain.iter().copied().chain([id]).collect();
+                return self.answer(open, Err(CallError::Deadlock { chain }));
+            }
             if self
                 .stock(id)
                 .is_some_and(|stock| stock.waiters.contains_key(&request))
