@@ -27,6 +27,7 @@ impl Emits<Count> for Counter {}
 impl Actor for Counter {
     const NAME: &'static str = "counter";
     type Handle = CounterHandle;
+    type Vars = ();
 
     fn spec() -> Spec<Self> {
         Spec::<Self>::from_default()

@@ -3,11 +3,14 @@
 //! `#[clinch::actor]` writes this implementation; `examples/by_hand.rs` shows that it is plain code.
 //! Not here: how the table becomes the interface a node runs (`typed`).
 
+use std::any::Any as AnyVars;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{ActionInfo, ActionKind, ActorOptions, Args, BoxFuture, Ctx, Error, Hook, RawHandle};
+use crate::{ActionInfo, ActionKind, ActorOptions, Any, Args, BoxFuture, Ctx, Error, Hook, RawHandle};
 
 /// A durable, addressable object. The value is its persisted state.
 #[diagnostic::on_unimplemented(
@@ -21,6 +24,8 @@ pub trait Actor: Serialize + DeserializeOwned + Send + Sync + Sized + 'static {
     const VERSION: u32 = 1;
     /// What callers hold: a type with one method per action, or [`RawHandle`].
     type Handle: From<RawHandle>;
+    /// What an activation keeps beside the state, in memory only: connections, caches, channels. `()` for none.
+    type Vars: Send + Sync + 'static;
 
     /// How actors of this type are run.
     fn options() -> ActorOptions {
@@ -61,6 +66,14 @@ pub type SharedFn<A> = for<'a> fn(&'a A, Ctx<A>, Args) -> BoxFuture<'a, Result<V
 pub type InterleavedFn<A> = fn(Ctx<A>, Args) -> BoxFuture<'static, Result<Vec<u8>, Error>>;
 /// Runs a hook.
 pub type HookFn<A> = for<'a> fn(&'a mut A, Ctx<A>) -> BoxFuture<'a, Result<(), Error>>;
+/// Makes the variables of an activation.
+pub type VarsFn<A> = for<'a> fn(&'a A, Ctx<A>) -> BoxFuture<'a, Result<<A as Actor>::Vars, Error>>;
+/// Runs beside the turns as long as the actor is awake.
+pub type RunFn<A> = fn(Ctx<A>) -> BoxFuture<'static, Result<(), Error>>;
+/// Looks at the state after a turn that changed it.
+pub type StateChangeFn<A> = fn(&A, &Ctx<A>) -> Result<(), Error>;
+/// Looks at a result, and perhaps replaces it, before it leaves: state, context, action, result.
+pub type ResponseFn<A> = fn(&A, &Ctx<A>, &str, Any) -> Result<Any, Error>;
 /// Makes the first state.
 pub type CreateFn<A> = fn(Ctx<A>, Input) -> BoxFuture<'static, Result<A, Error>>;
 /// Reads a state that an older version wrote.
@@ -79,7 +92,18 @@ pub struct Spec<A> {
     pub(crate) hooks: Vec<(Hook, HookFn<A>)>,
     pub(crate) create: CreateFn<A>,
     pub(crate) migrate: Option<MigrateFn<A>>,
+    pub(crate) vars: Option<MakeVars<A>>,
+    pub(crate) run: Option<RunFn<A>>,
+    pub(crate) on_state_change: Option<StateChangeFn<A>>,
+    pub(crate) before_response: Option<ResponseFn<A>>,
 }
+
+/// [`VarsFn`] without the type of the variables.
+pub(crate) type MakeVars<A> = Arc<
+    dyn for<'a> Fn(&'a A, Ctx<A>) -> BoxFuture<'a, Result<Arc<dyn AnyVars + Send + Sync>, Error>>
+        + Send
+        + Sync,
+>;
 
 /// That an actor type can begin without a `create` hook.
 #[diagnostic::on_unimplemented(
@@ -115,6 +139,10 @@ impl<A: Actor> Spec<A> {
             hooks: Vec::new(),
             create,
             migrate: None,
+            vars: None,
+            run: None,
+            on_state_change: None,
+            before_response: None,
         }
     }
 
@@ -148,6 +176,37 @@ impl<A: Actor> Spec<A> {
     #[must_use]
     pub fn migrate(mut self, migrate: MigrateFn<A>) -> Self {
         self.migrate = Some(migrate);
+        self
+    }
+
+    /// Sets how the variables of an activation are made; with `Vars = ()` it is not needed.
+    #[must_use]
+    pub fn vars(mut self, make: VarsFn<A>) -> Self {
+        self.vars = Some(Arc::new(move |state, c| {
+            let vars = make(state, c);
+            Box::pin(async move { Ok(Arc::new(vars.await?) as Arc<dyn AnyVars + Send + Sync>) })
+        }));
+        self
+    }
+
+    /// Sets what runs beside the turns while the actor is awake.
+    #[must_use]
+    pub fn run(mut self, run: RunFn<A>) -> Self {
+        self.run = Some(run);
+        self
+    }
+
+    /// Sets what is told of every change of the state, inside the turn that makes it.
+    #[must_use]
+    pub fn on_state_change(mut self, tell: StateChangeFn<A>) -> Self {
+        self.on_state_change = Some(tell);
+        self
+    }
+
+    /// Sets what every result passes before it leaves.
+    #[must_use]
+    pub fn before_action_response(mut self, pass: ResponseFn<A>) -> Self {
+        self.before_response = Some(pass);
         self
     }
 

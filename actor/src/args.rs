@@ -153,6 +153,22 @@ impl ArgsWriter {
     }
 }
 
+/// A value that is to reach a caller.
+pub(crate) fn bounded_reply<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error> {
+    use clinch_types::{code, group};
+    let bytes = cbor::to_vec(value)?;
+    match bytes.len() {
+        len if len <= limits::REPLY_MAX => Ok(bytes),
+        len => {
+            let message = format!(
+                "the reply has {len} bytes, at most {} are allowed",
+                limits::REPLY_MAX
+            );
+            Err(Error::new(group::MESSAGE, code::OUTGOING_TOO_LONG, message))
+        }
+    }
+}
+
 /// Any tuple, array or vector as arguments; `()` is none.
 pub(crate) fn encode<T: Serialize + ?Sized>(args: &T) -> Result<Vec<u8>, Error> {
     const NULL: &[u8] = &[0xf6];

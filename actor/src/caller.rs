@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use clinch_types::{ActorId, CallOp, CallReply, Consistency, Target};
+use clinch_types::{ActorId, CallOp, CallReply, Consistency, RequestId, Target};
 
 use crate::Error;
 
@@ -38,4 +38,15 @@ pub struct OutgoingCall {
     pub chain: Vec<ActorId>,
     /// CBOR of the connection parameters.
     pub params: Option<Bytes>,
+    /// The request id, where the caller remembers it itself: a call that is repeated after a restart. `None` draws one.
+    pub request: Option<OwnRequest>,
+}
+
+/// A request id that its caller keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnRequest {
+    /// The id.
+    pub id: RequestId,
+    /// Its session's requests with lower numbers are settled.
+    pub acked_below: u64,
 }

@@ -6,13 +6,16 @@ use std::any::{Any, TypeId};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use clinch_types::{ActorId, Key, RegionId, RequestId, WallMs};
+use clinch_types::{ActorId, Epoch, Key, NodeId, RegionId, RequestId, WallMs};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use crate::error::IntoActionError;
 use crate::turn::Effect;
 use crate::typed::{borrowed, unique};
-use crate::{Actor, EmittedBy, Error, EventOut, Input, IntoKey, Kv, Origin, RawHandle, Schedules, Turn};
+use crate::{
+    Actor, EmittedBy, Error, EventOut, FireInfo, FromKey, Input, IntoKey, Kv, Origin, Queue, RawHandle,
+    Schedules, Spawn, Turn,
+};
 
 /// The context of one turn of an `A`. Cheap to clone.
 pub struct Ctx<A> {
@@ -45,6 +48,27 @@ impl<A> Ctx<A> {
         &self.turn.actor.key
     }
 
+    /// The actor's key as the type it was made of: text, a number, or a struct with `#[derive(ActorKey)]`.
+    ///
+    /// # Errors
+    /// An internal error naming key and type, when the actor was addressed by a key of another shape.
+    pub fn key_as<K: FromKey>(&self) -> Result<K, Error> {
+        K::from_key(self.key()).ok_or_else(|| {
+            let type_name = std::any::type_name::<K>();
+            Error::internal(format!("the key {} of this actor is no {type_name}", self.key()))
+        })
+    }
+
+    /// The node it is awake on.
+    pub fn node(&self) -> NodeId {
+        self.turn.host.node()
+    }
+
+    /// The ownership epoch of its shard: grows with each change of owner.
+    pub fn epoch(&self) -> Epoch {
+        self.turn.host.epoch()
+    }
+
     /// The namespace it lives in.
     pub fn namespace(&self) -> &str {
         &self.turn.actor.namespace
@@ -69,6 +93,11 @@ impl<A> Ctx<A> {
     /// Why this turn runs.
     pub fn origin(&self) -> Origin {
         self.turn.origin
+    }
+
+    /// Which firing this is, in a turn that a schedule began.
+    pub fn fire_info(&self) -> Option<&FireInfo> {
+        self.turn.fire.as_ref()
     }
 
     /// Wall time at the start of the turn: the same however often it is asked.
@@ -104,6 +133,16 @@ impl<A> Ctx<A> {
         Schedules::new(&self.turn)
     }
 
+    /// One of the actor's durable queues: to add to, or to receive from.
+    pub fn queue<M>(&self, name: impl Into<String>) -> Queue<M> {
+        Queue::new(self.turn.clone(), name.into())
+    }
+
+    /// Makes this turn's state durable before its answer leaves, for actors whose durability is less than replicated.
+    pub fn save(&self) {
+        self.turn.record_or_fail(Ok(Effect::Save));
+    }
+
     /// Destroys the actor for ever when this turn commits; `on_destroy` runs first.
     pub fn destroy(&self) {
         self.turn.record_or_fail(Ok(Effect::Destroy));
@@ -117,6 +156,11 @@ impl<A> Ctx<A> {
     /// A handle to another actor, in the same namespace.
     pub fn get<B: Actor>(&self, key: impl IntoKey) -> B::Handle {
         RawHandle::from_turn(self.turn.clone(), B::NAME, key).into()
+    }
+
+    /// A handle to the only actor of a type, whose key has no components.
+    pub fn singleton<B: Actor>(&self) -> B::Handle {
+        self.get::<B>(())
     }
 
     /// A handle to another actor by its id.
@@ -146,14 +190,18 @@ impl<A> Ctx<A> {
             })
     }
 
-    /// Ends when the turn is to end early: its time is up, or the actor stops.
+    /// Ends when the actor stops: it goes to sleep, moves or is destroyed, or its node stops.
     pub fn cancelled(&self) -> WaitForCancellationFuture<'_> {
-        self.turn.cancelled.cancelled()
+        self.cancellation().cancelled()
     }
 
     /// The token behind [`Ctx::cancelled`], to hand to other code.
     pub fn cancellation(&self) -> &CancellationToken {
-        &self.turn.cancelled
+        self.turn.life.stop()
+    }
+
+    pub(crate) fn turn(&self) -> &Arc<Turn> {
+        &self.turn
     }
 
     /// A span with the turn's names, for work that runs outside of it.
@@ -179,6 +227,50 @@ impl<A: Actor> Ctx<A> {
     /// A handle to this actor itself, to schedule or send to.
     pub fn me(&self) -> A::Handle {
         RawHandle::me(self.turn.clone()).into()
+    }
+
+    /// What this activation keeps in memory beside the state: [`Actor::Vars`].
+    ///
+    /// # Panics
+    /// In `create`, `on_create` and `migrate`, which run before the variables are made. The turn fails with that.
+    pub fn vars(&self) -> &A::Vars {
+        let unit: &(dyn Any + Send + Sync) = &();
+        let vars = self.turn.life.vars().map_or(unit, |vars| &**vars);
+        vars.downcast_ref()
+            .expect("variables are used in hooks and actions that run after `vars` made them")
+    }
+
+    /// Begins work beside the turns, when this turn has committed; if it fails, the work never begins. The work has a
+    /// context of its own: it reads with `c.read`, writes with `c.update` and `c.try_update`, and should end when
+    /// [`Ctx::cancelled`] fires. When the actor stops it may go on for `background_timeout` (15 s).
+    ///
+    /// The actor may fall asleep meanwhile, which ends the work; [`Ctx::keep_awake`] does not allow that.
+    pub fn spawn<F, W>(&self, work: F)
+    where
+        F: FnOnce(Ctx<A>) -> W + Send + 'static,
+        W: Future<Output = ()> + Send + 'static,
+    {
+        self.begin(false, work);
+    }
+
+    /// As [`Ctx::spawn`], and the actor stays awake until the work is done.
+    pub fn keep_awake<F, W>(&self, work: F)
+    where
+        F: FnOnce(Ctx<A>) -> W + Send + 'static,
+        W: Future<Output = ()> + Send + 'static,
+    {
+        self.begin(true, work);
+    }
+
+    fn begin<F, W>(&self, keep_awake: bool, work: F)
+    where
+        F: FnOnce(Ctx<A>) -> W + Send + 'static,
+        W: Future<Output = ()> + Send + 'static,
+    {
+        self.turn.spawn(Spawn {
+            keep_awake,
+            start: Box::new(move |turn| Box::pin(work(Ctx::new(turn)))),
+        });
     }
 
     /// Tells every connection that listens, when this turn commits.

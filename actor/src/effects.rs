@@ -9,8 +9,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use bytes::Bytes;
-use clinch_types::{Target, WallMs};
+use clinch_types::{CallOp, Target, WallMs};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::{MissedTick, QueueOp, Timing};
 
 /// Most bytes of names, keys and values in the effects of one turn, the state not counted: what fits one large
 /// log entry.
@@ -69,6 +71,78 @@ pub struct ScheduleEntry {
     pub action: String,
     /// CBOR array of the arguments.
     pub args: Bytes,
+    /// Its name, of a repeated one: unique per actor.
+    pub name: Option<String>,
+    /// How it repeats.
+    pub timing: Timing,
+    /// What it does about ticks that nobody could fire in time.
+    pub missed: MissedTick,
+    /// How often it has fired.
+    pub runs: u64,
+}
+
+impl ScheduleEntry {
+    /// One that fires once.
+    pub fn once(id: ScheduleId, due: WallMs, action: String, args: Bytes) -> Self {
+        Self {
+            id,
+            due,
+            action,
+            args,
+            name: None,
+            timing: Timing::Once,
+            missed: MissedTick::default(),
+            runs: 0,
+        }
+    }
+}
+
+impl ScheduleId {
+    /// The id of the repeated schedule with this name: the same in every turn, so setting it again replaces it.
+    pub fn of_name(name: &str) -> Self {
+        Self(clinch_types::hash_128(&[b"schedule-name", name.as_bytes()]))
+    }
+}
+
+/// Which firing a turn is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FireInfo {
+    /// The schedule.
+    pub id: ScheduleId,
+    /// Its name, of a repeated one.
+    pub name: Option<String>,
+    /// When it was due.
+    pub due: WallMs,
+    /// When it fired: never before `due`.
+    pub fired: WallMs,
+    /// Which firing of the schedule this is, from 1.
+    pub run: u64,
+    /// Later ticks that had passed as well and get no firing of their own.
+    pub missed: u64,
+}
+
+/// How one firing of a repeated schedule went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunRecord {
+    /// Which firing, from 1.
+    pub run: u64,
+    /// When it was due.
+    pub due: WallMs,
+    /// When it was over.
+    pub ended: WallMs,
+    /// What became of it.
+    pub outcome: RunOutcome,
+}
+
+/// What became of a firing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunOutcome {
+    /// It took effect.
+    Done,
+    /// The action failed, with this `group.code`; it left no trace.
+    Failed(String),
+    /// Its time had passed, and its schedule skips such ticks.
+    Skipped,
 }
 
 /// A change of the actor's schedules.
@@ -94,10 +168,8 @@ pub struct EventOut {
 pub struct SendOut {
     /// To whom.
     pub target: Target,
-    /// The action's name on the wire.
-    pub action: String,
-    /// CBOR array of the arguments.
-    pub args: Bytes,
+    /// An action, or a message for a queue.
+    pub op: CallOp,
 }
 
 /// What one turn asked for, the state aside.
@@ -111,6 +183,10 @@ pub struct Effects {
     pub events: Vec<EventOut>,
     /// One-way calls, in order.
     pub sends: Vec<SendOut>,
+    /// Changes of durable queues, in order.
+    pub queue: Vec<QueueOp>,
+    /// The state is to be durable before the answer leaves, whatever the actor's durability.
+    pub save: bool,
     /// The actor is to be destroyed.
     pub destroy: bool,
     /// The actor asks to go to sleep.
@@ -124,6 +200,8 @@ impl Effects {
             && self.schedules.is_empty()
             && self.events.is_empty()
             && self.sends.is_empty()
+            && self.queue.is_empty()
+            && !self.save
             && !self.destroy
     }
 }

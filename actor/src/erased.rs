@@ -94,6 +94,23 @@ pub trait ActorType: Send + Sync + 'static {
         turn: Arc<Turn>,
         args: Bytes,
     ) -> BoxFuture<'static, Result<Vec<u8>, Error>>;
+    /// Makes the variables of an activation; `None` when the type has none.
+    fn vars(
+        &self,
+        state: StateArc,
+        turn: Arc<Turn>,
+    ) -> Option<BoxFuture<'static, Result<Arc<dyn Any + Send + Sync>, Error>>>;
+    /// The work beside the turns while the actor is awake; `None` when the type has none.
+    fn run(&self, turn: Arc<Turn>) -> Option<BoxFuture<'static, Result<(), Error>>>;
+    /// Whether [`ActorType::vars`] gives anything.
+    fn has_vars(&self) -> bool;
+    /// Whether [`ActorType::run`] gives anything.
+    fn has_run(&self) -> bool;
+    /// Tells the actor that a turn has changed its state; what it asks for then belongs to the turn.
+    ///
+    /// # Errors
+    /// What the hook returned, or what it could not be told of: the turn fails.
+    fn state_changed(&self, state: &StateArc, turn: &Arc<Turn>) -> Result<(), Error>;
     /// Runs a hook; `Ok` at once when there is none. When the result is an error the state returned is dirty.
     fn hook(
         &self,

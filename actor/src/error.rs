@@ -144,6 +144,11 @@ impl Error {
         }
     }
 
+    /// The error as callers see it, without its class.
+    pub fn to_actor_error(&self) -> ActorError {
+        self.0.view.clone()
+    }
+
     /// The error as it leaves an action, see the module.
     #[must_use]
     pub fn into_definite(self) -> Self {

@@ -19,7 +19,8 @@ use serde::de::DeserializeOwned;
 
 use crate::turn::Effect;
 use crate::{
-    BoxFuture, Caller, Error, IntoKey, OutgoingCall, ScheduleEntry, ScheduleId, ScheduleOp, SendOut, Turn,
+    BoxFuture, Caller, Error, IntoKey, MissedTick, OutgoingCall, QueueHandle, ScheduleEntry, ScheduleId,
+    ScheduleOp, Schedules, SendOut, Timing, Turn,
 };
 use crate::{args, cbor};
 
@@ -169,6 +170,11 @@ impl RawHandle {
         self.call(op)
     }
 
+    /// One of the actor's durable queues, to push messages to.
+    pub fn queue<M: Serialize>(&self, name: impl Into<String>) -> QueueHandle<M> {
+        QueueHandle::new(self.clone(), name.into())
+    }
+
     /// The id of the actor, which is created if need be (see [`RawHandle::existing`]).
     ///
     /// # Errors
@@ -193,7 +199,7 @@ impl RawHandle {
         self.call::<()>(Ok(CallOp::Destroy)).perform().await.map(drop)
     }
 
-    fn call<R>(&self, op: Result<CallOp, Error>) -> Call<R> {
+    pub(crate) fn call<R>(&self, op: Result<CallOp, Error>) -> Call<R> {
         let chain = match &self.route {
             Route::Outside(_) => Vec::new(),
             Route::Turn(turn) | Route::Me(turn) => turn.outgoing_chain(),
@@ -210,11 +216,13 @@ impl RawHandle {
                 if_active: false,
                 chain,
                 params,
+                request: None,
             })
         });
         Call {
             route: self.route.clone(),
             call: call.map(Box::new),
+            missed: MissedTick::default(),
             result: PhantomData,
         }
     }
@@ -248,11 +256,19 @@ impl IntoWallMs for SystemTime {
     }
 }
 
-/// One call. Await it, or make it something else: [`Call::send`], [`Call::after`], [`Call::at`].
+impl IntoWallMs for jiff::Timestamp {
+    fn into_wall_ms(self) -> WallMs {
+        WallMs(u64::try_from(self.as_millisecond()).unwrap_or(0))
+    }
+}
+
+/// One call. Await it, or make it something else: [`Call::send`], [`Call::after`], [`Call::at`], [`Call::every`],
+/// [`Call::cron`].
 #[must_use = "a call does nothing until it is awaited, sent or scheduled"]
 pub struct Call<R> {
     route: Route,
     call: Result<Box<OutgoingCall>, Error>,
+    missed: MissedTick,
     result: PhantomData<fn() -> R>,
 }
 
@@ -304,16 +320,26 @@ impl<R> Call<R> {
             Route::Turn(turn) | Route::Me(turn) => turn,
             Route::Outside(_) => return Err(outside("send")),
         };
-        let (target, action, args) = action_of(self.call)?;
-        turn.record(Effect::Send(SendOut { target, action, args }))
+        let OutgoingCall { target, op, .. } = *self.call?;
+        match &op {
+            CallOp::Action { .. } => {}
+            CallOp::Push { wait: false, .. } => {}
+            CallOp::Push { wait: true, .. } | CallOp::Resolve | CallOp::Create | CallOp::Destroy => {
+                return Err(Error::invalid_request(
+                    "only actions and `push` can be sent: nobody waits for an answer",
+                ));
+            }
+        }
+        turn.record(Effect::Send(SendOut { target, op }))
     }
 
     /// Runs the action on this same actor once `delay` has passed, exactly once, whatever happens until then.
     ///
     /// # Errors
-    /// When the handle is not the turn's own (`c.me()`), or the turn's effects are over their limit.
+    /// When the handle is not the turn's own (`c.me()`), the action does not take `&mut self`, or the turn's effects are
+    /// over their limit.
     pub fn after(self, delay: Duration) -> Result<ScheduleId, Error> {
-        self.schedule("after", |now| now.after(delay))
+        self.once("after", |now| now.after(delay))
     }
 
     /// Runs the action on this same actor at a time; see [`Call::after`]. A time in the past is now.
@@ -321,10 +347,104 @@ impl<R> Call<R> {
     /// # Errors
     /// As [`Call::after`].
     pub fn at(self, time: impl IntoWallMs) -> Result<ScheduleId, Error> {
-        self.schedule("at", |_| time.into_wall_ms())
+        self.once("at", |_| time.into_wall_ms())
     }
 
-    fn schedule(self, how: &str, due: impl FnOnce(WallMs) -> WallMs) -> Result<ScheduleId, Error> {
+    /// What a repeated schedule does about ticks that nobody could fire in time. Default: one late firing for all.
+    pub fn missed(self, missed: MissedTick) -> Self {
+        Self { missed, ..self }
+    }
+
+    /// Runs the action on this same actor after each `interval` (100 ms at least), each time exactly once. Intervals are
+    /// counted from the first due time and do not drift.
+    ///
+    /// `name` is unique in the actor: setting it again replaces the schedule, and with the same interval keeps its beat.
+    ///
+    /// # Errors
+    /// As [`Call::after`]; `schedule.invalid_timing` when the interval is too short.
+    pub fn every(self, name: &str, interval: Duration) -> Result<ScheduleId, Error> {
+        let ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+        self.repeat("every", name, Timing::Every { ms })
+    }
+
+    /// Runs the action on this same actor by a cron expression in UTC: `"0 9 * * MON-FRI"`. See [`Call::cron_in`].
+    ///
+    /// # Errors
+    /// As [`Call::cron_in`].
+    pub fn cron(self, name: &str, expression: &str) -> Result<ScheduleId, Error> {
+        self.cron_in(name, expression, "UTC")
+    }
+
+    /// Runs the action on this same actor by a cron expression in a time zone: five fields (minute, hour, day of month,
+    /// month, day of week), or six with seconds first; the zone by its IANA name, as `"Europe/Berlin"`.
+    ///
+    /// `name` is unique in the actor: setting it again replaces the schedule.
+    ///
+    /// # Errors
+    /// As [`Call::after`]; `schedule.invalid_timing` naming what is wrong with expression or zone.
+    pub fn cron_in(self, name: &str, expression: &str, zone: &str) -> Result<ScheduleId, Error> {
+        let (expression, zone) = (expression.to_owned(), zone.to_owned());
+        self.repeat("cron", name, Timing::Cron { expression, zone })
+    }
+
+    fn once(self, how: &str, due: impl FnOnce(WallMs) -> WallMs) -> Result<ScheduleId, Error> {
+        let (turn, action, args, _) = self.own(how)?;
+        let id = ScheduleId(turn.host.random_u128());
+        let entry = ScheduleEntry::once(id, due(turn.host.now()), action, args);
+        turn.record(Effect::Schedule(ScheduleOp::Put(entry)))?;
+        Ok(id)
+    }
+
+    fn repeat(self, how: &str, name: &str, timing: Timing) -> Result<ScheduleId, Error> {
+        let (turn, action, args, missed) = self.own(how)?;
+        if name.is_empty() || name.len() > limits::ACTION_NAME_MAX {
+            let len = name.len();
+            let message = format!(
+                "schedule name has {len} bytes, it must have 1 to {}",
+                limits::ACTION_NAME_MAX
+            );
+            return Err(Error::new(group::SCHEDULE, "invalid_name", message));
+        }
+        timing.check()?;
+        let id = ScheduleId::of_name(name);
+        let known = Schedules::new(&turn).get(id)?;
+        // Set again at each wake, an interval must not begin anew each time: it might never end.
+        let kept = known
+            .as_ref()
+            .filter(|known| known.timing == timing)
+            .map(|known| known.due);
+        // The firing that this turn is has taken its time already.
+        let fired = turn.fire.as_ref().filter(|fire| fire.id == id);
+        let due = match (kept, fired) {
+            (Some(due), Some(fire)) => timing.next(due, fire.fired, missed)?.ok_or_else(|| {
+                Error::new(
+                    group::SCHEDULE,
+                    "invalid_timing",
+                    format!("schedule {name:?} has no next time"),
+                )
+            })?,
+            (Some(due), None) => due,
+            (None, _) => timing.first(turn.host.now())?.ok_or_else(|| {
+                Error::new(
+                    group::SCHEDULE,
+                    "invalid_timing",
+                    format!("schedule {name:?} has no next time"),
+                )
+            })?,
+        };
+        let entry = ScheduleEntry {
+            name: Some(name.to_owned()),
+            timing,
+            missed,
+            runs: fired.map_or_else(|| known.map_or(0, |known| known.runs), |fire| fire.run),
+            ..ScheduleEntry::once(id, due, action, args)
+        };
+        turn.record(Effect::Schedule(ScheduleOp::Put(entry)))?;
+        Ok(id)
+    }
+
+    /// The turn, if the handle is its own, and what is to be run.
+    fn own(self, how: &str) -> Result<(Arc<Turn>, String, Bytes, MissedTick), Error> {
         let turn = match self.route {
             Route::Me(turn) => turn,
             Route::Turn(_) => {
@@ -333,16 +453,11 @@ impl<R> Call<R> {
             }
             Route::Outside(_) => return Err(outside(how)),
         };
-        let (_, action, args) = action_of(self.call)?;
-        let id = ScheduleId(turn.host.random_u128());
-        let entry = ScheduleEntry {
-            id,
-            due: due(turn.host.now()),
-            action,
-            args,
+        let CallOp::Action { name, args } = self.call?.op else {
+            return Err(Error::invalid_request("only actions can be scheduled"));
         };
-        turn.record(Effect::Schedule(ScheduleOp::Put(entry)))?;
-        Ok(id)
+        turn.life.own_action(&name)?;
+        Ok((turn, name, args.into(), self.missed))
     }
 
     fn perform(self) -> BoxFuture<'static, Result<CallReply, Error>> {
@@ -375,16 +490,6 @@ fn outside(what: &str) -> Error {
     let message =
         format!("`{what}` needs a handle from the context of a turn: it takes effect when the turn commits");
     Error::new(group::ACTOR, "no_turn", message)
-}
-
-fn action_of(call: Result<Box<OutgoingCall>, Error>) -> Result<(Target, String, Bytes), Error> {
-    let call = call?;
-    match call.op {
-        CallOp::Action { name, args } => Ok((call.target, name, args.into())),
-        CallOp::Resolve | CallOp::Create | CallOp::Destroy => {
-            Err(Error::invalid_request("only actions can be sent or scheduled"))
-        }
-    }
 }
 
 fn decode_reply<R: DeserializeOwned>(reply: &CallReply) -> Result<R, Error> {

@@ -19,48 +19,56 @@ mod event;
 mod handle;
 mod key;
 mod kv;
+mod life;
 mod meta;
 mod options;
 mod outcome;
+mod queue;
 mod registry;
 mod schedules;
+mod timing;
 mod turn;
 mod typed;
 
 pub use actor::{
-    Actor, CreateFn, DefaultState, ExclusiveFn, HookFn, Input, InterleavedFn, MigrateFn, SharedFn, Spec,
-    reply,
+    Actor, CreateFn, DefaultState, ExclusiveFn, HookFn, Input, InterleavedFn, MigrateFn, ResponseFn, RunFn,
+    SharedFn, Spec, StateChangeFn, VarsFn, reply,
 };
 pub use args::{Args, ArgsWriter};
-pub use caller::{BoxFuture, Caller, OutgoingCall};
+pub use caller::{BoxFuture, Caller, OutgoingCall, OwnRequest};
 pub use cbor::{Any, DEPTH_MAX as CBOR_DEPTH_MAX, Rest, decode, to_vec as encode};
 pub use ctx::Ctx;
 pub use effects::{
-    EFFECTS_MAX, Effects, EventOut, ScheduleEntry, ScheduleId, ScheduleIdError, ScheduleOp, SendOut,
+    EFFECTS_MAX, Effects, EventOut, FireInfo, RunOutcome, RunRecord, ScheduleEntry, ScheduleId,
+    ScheduleIdError, ScheduleOp, SendOut,
 };
 pub use erased::{ActionInfo, ActionKind, ActorType, Hook, StateArc};
 pub use error::{ActionResult, BoxError, Error, IntoActionError, Result};
 pub use event::{Emits, EmittedBy, Event};
 pub use handle::{Call, CallWithMeta, IDEMPOTENCY_KEY_MAX, IntoWallMs, RawHandle};
-pub use key::{IntoKey, KeyPart};
+pub use key::{FromKey, FromKeyPart, IntoKey, KeyPart, ShardedKey};
 pub use kv::{KV_LIST_MAX, Kv, KvEntry};
+pub use life::{Life, LifeTask};
 pub use meta::ActorMeta;
-pub use options::{ActorOptions, OptionsError};
+pub use options::{ActorOptions, Durability, OptionsError};
+pub use queue::{LEASE_DEFAULT, Leases, Message, MessageId, Queue, QueueHandle, QueueOp, Settle, Stored};
 pub use registry::{Registry, RegistryError};
 pub use schedules::Schedules;
-pub use turn::{Host, Origin, ReadState, Turn, TurnInit, UpdateState};
+pub use timing::{CRON_MAX, EVERY_MIN, MissedTick, Timing};
+pub use turn::{Host, Origin, ReadState, Spawn, Turn, TurnInit, UpdateState};
 pub use typed::TypeOf;
 
-pub use clinch_macros::{Event, actor};
+pub use clinch_macros::{ActorKey, Event, actor};
 
 /// What the code written by the macros refers to. No part of the interface: it changes without notice.
 #[doc(hidden)]
 pub mod __private {
-    pub use clinch_types::RegionId;
+    pub use clinch_types::{Key, KeyError, RegionId};
     pub use serde::Serialize;
 
     pub use crate::outcome::{CallYourResultTypeResult, Fallible};
     pub use crate::{
-        Actor, ActorOptions, Args, ArgsWriter, Call, Emits, Error, Event, Hook, RawHandle, Spec, reply,
+        Actor, ActorOptions, Any, Args, ArgsWriter, Call, Durability, Emits, Error, Event, FromKey,
+        FromKeyPart, Hook, IntoKey, KeyPart, RawHandle, Spec, reply,
     };
 }

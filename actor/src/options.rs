@@ -4,6 +4,24 @@ use std::time::Duration;
 
 use clinch_types::limits;
 
+/// When what an actor did is safe, and so what a crash may take back. Set it with
+/// `#[clinch::actor(durability = "..")]`.
+///
+/// Whatever is chosen, KV entries, schedules, queue messages and sends commit before the reply leaves, and the state
+/// with them; [`crate::Ctx::save`] asks the same for the state of one turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// `"replicated"`: nothing that was answered is ever lost. On disk at a majority before the reply.
+    #[default]
+    Replicated,
+    /// `"may lose 10s"`: the last changes of the state may be lost, up to this time of them. Written that often, and when
+    /// the actor sleeps or moves.
+    MayLose(Duration),
+    /// `"may lose everything"`: the state is a cache. It is never written after creation: sleep, a move and a crash bring
+    /// the actor back as it was created.
+    MayLoseEverything,
+}
+
 /// How actors of one type are run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -16,6 +34,15 @@ pub struct ActorOptions {
     pub queue_max: usize,
     /// Largest encoded state, in bytes. Default: 8 MiB.
     pub state_max: usize,
+    /// What a crash may take back. Default: nothing.
+    pub durability: Durability,
+    /// Whether calls that come back to an actor that waits for them are admitted when they need no `&mut self`: they see
+    /// the state as it was before the waiting turn. Default: no, they fail with `actor.deadlock`.
+    pub reentrant: bool,
+    /// Longest run of `vars`. Default: 5 s.
+    pub vars_timeout: Duration,
+    /// How long `run` and spawned work may go on when the actor stops. Default: 15 s.
+    pub background_timeout: Duration,
     /// Longest run of `create`. Default: 5 s.
     pub create_timeout: Duration,
     /// Longest run of `on_create`. Default: 5 s.
@@ -36,6 +63,10 @@ impl Default for ActorOptions {
             sleep_after: Some(Duration::from_secs(30)),
             queue_max: limits::ACTOR_QUEUE_MAX,
             state_max: limits::STATE_MAX,
+            durability: Durability::default(),
+            reentrant: false,
+            vars_timeout: hook,
+            background_timeout: Duration::from_secs(15),
             create_timeout: hook,
             on_create_timeout: hook,
             on_wake_timeout: hook,
@@ -78,6 +109,15 @@ impl ActorOptions {
         let times = [
             ("action_timeout", Some(self.action_timeout)),
             ("sleep_after", self.sleep_after),
+            ("vars_timeout", Some(self.vars_timeout)),
+            ("background_timeout", Some(self.background_timeout)),
+            (
+                "durability",
+                match self.durability {
+                    Durability::MayLose(time) => Some(time),
+                    Durability::Replicated | Durability::MayLoseEverything => None,
+                },
+            ),
             ("create_timeout", Some(self.create_timeout)),
             ("on_create_timeout", Some(self.on_create_timeout)),
             ("on_wake_timeout", Some(self.on_wake_timeout)),

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::turn::Effect;
-use crate::{Error, ScheduleEntry, ScheduleId, ScheduleOp, Turn};
+use crate::{Error, RunRecord, ScheduleEntry, ScheduleId, ScheduleOp, Turn};
 
-/// Lists and cancels; adding is `c.me().action(..).after(..)`.
+/// Lists and cancels; adding is `c.me().action(..)` with `.after(..)`, `.at(..)`, `.every(..)` or `.cron(..)`.
 pub struct Schedules<'a> {
     turn: &'a Arc<Turn>,
 }
@@ -43,6 +43,31 @@ impl<'a> Schedules<'a> {
     /// When the store cannot be read.
     pub fn get(&self, id: ScheduleId) -> Result<Option<ScheduleEntry>, Error> {
         Ok(self.list()?.into_iter().find(|entry| entry.id == id))
+    }
+
+    /// The repeated one with this name.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn named(&self, name: &str) -> Result<Option<ScheduleEntry>, Error> {
+        self.get(ScheduleId::of_name(name))
+    }
+
+    /// The latest firings of the repeated schedule with this name, the last first; at most 100 are kept.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn history(&self, name: &str) -> Result<Vec<RunRecord>, Error> {
+        let id = ScheduleId::of_name(name);
+        self.turn.host.schedule_history(self.turn.actor.id, id)
+    }
+
+    /// Cancels the repeated one with this name; see [`Schedules::cancel`].
+    ///
+    /// # Errors
+    /// As [`Schedules::cancel`].
+    pub fn cancel_named(&self, name: &str) -> Result<bool, Error> {
+        self.cancel(ScheduleId::of_name(name))
     }
 
     /// Cancels it when this turn commits; tells whether there was one.

@@ -9,14 +9,13 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use clinch_types::{ActorId, RequestId, WallMs, group};
+use clinch_types::{ActorId, CallOp, Epoch, NodeId, RequestId, WallMs, group};
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::effects::EFFECTS_MAX;
-use crate::{ActionKind, ActorMeta, BoxFuture, Caller, Effects, Error, EventOut, ScheduleEntry, ScheduleId};
-use crate::{ScheduleOp, SendOut, StateArc};
+use crate::{ActionKind, ActorMeta, BoxFuture, Caller, Effects, Error, EventOut, FireInfo, Life, QueueOp};
+use crate::{RunRecord, ScheduleEntry, ScheduleId, ScheduleOp, SendOut, StateArc, Stored};
 
 /// Why a turn runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +28,8 @@ pub enum Origin {
     Hook,
     /// The actor is being created.
     Create,
+    /// The `run` hook, or work beside the turns.
+    Background,
 }
 
 /// Work on the state for [`Host::with_state`].
@@ -37,6 +38,14 @@ pub type ReadState = Box<dyn FnOnce(StateArc) -> Box<dyn Any + Send> + Send>;
 /// Work on the state for [`Host::update_state`]; runs in the turn it is given.
 pub type UpdateState =
     Box<dyn FnOnce(&mut StateArc, &Arc<Turn>) -> Result<Box<dyn Any + Send>, Error> + Send>;
+
+/// Work beside the turns, begun when its turn has committed.
+pub struct Spawn {
+    /// Whether the actor stays awake for it.
+    pub keep_awake: bool,
+    /// Makes the work, with a turn of its own that has no end and no effects.
+    pub start: Box<dyn FnOnce(Arc<Turn>) -> BoxFuture<'static, ()> + Send>,
+}
 
 /// What a node offers to running turns.
 pub trait Host: Send + Sync + 'static {
@@ -66,6 +75,22 @@ pub trait Host: Send + Sync + 'static {
     /// # Errors
     /// When the store cannot be read.
     fn schedules(&self, actor: ActorId) -> Result<Vec<ScheduleEntry>, Error>;
+    /// The messages of one of the actor's queues in order: committed ones, or as of the last executed turn.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn queue(&self, actor: ActorId, queue: &str, committed: bool) -> Result<Vec<Stored>, Error>;
+    /// The latest firings of a repeated schedule, the last first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn schedule_history(&self, actor: ActorId, schedule: ScheduleId) -> Result<Vec<RunRecord>, Error>;
+    /// Begins work beside the turns; `turn` is the one that asked for it.
+    fn spawn(&self, turn: &Turn, spawn: Spawn);
+    /// This node.
+    fn node(&self) -> NodeId;
+    /// The ownership epoch of the actor's shard.
+    fn epoch(&self) -> Epoch;
     /// Who carries calls to other actors.
     fn caller(&self) -> Arc<dyn Caller>;
     /// Application data by its type.
@@ -104,8 +129,10 @@ pub struct TurnInit {
     pub input: Option<Bytes>,
     /// The node.
     pub host: Arc<dyn Host>,
-    /// Fires when the turn is to end early: time up, actor stopping.
-    pub cancelled: CancellationToken,
+    /// The activation.
+    pub life: Arc<Life>,
+    /// Which firing this is, of a turn that a schedule began.
+    pub fire: Option<FireInfo>,
 }
 
 /// What one turn runs with. Made by the node, handed to user code inside a context.
@@ -126,8 +153,10 @@ pub struct Turn {
     pub input: Option<Bytes>,
     /// The node.
     pub host: Arc<dyn Host>,
-    /// Fires when the turn is to end early.
-    pub cancelled: CancellationToken,
+    /// The activation.
+    pub life: Arc<Life>,
+    /// Which firing this is, of a turn that a schedule began.
+    pub fire: Option<FireInfo>,
     /// Wall time at the start of the turn.
     pub now: WallMs,
     ledger: Mutex<Ledger>,
@@ -140,6 +169,7 @@ struct Ledger {
     bytes: usize,
     /// The first thing that went wrong where user code could not be told; fails the turn.
     failure: Option<Error>,
+    spawns: Vec<Spawn>,
     closed: bool,
 }
 
@@ -149,6 +179,8 @@ pub(crate) enum Effect {
     Schedule(ScheduleOp),
     Event(EventOut),
     Send(SendOut),
+    Queue(QueueOp),
+    Save,
     Destroy,
     Sleep,
 }
@@ -157,11 +189,16 @@ impl Effect {
     fn bytes(&self) -> usize {
         match self {
             Self::Kv(key, value) => key.len() + value.as_ref().map_or(0, Bytes::len),
-            Self::Schedule(ScheduleOp::Put(entry)) => entry.action.len() + entry.args.len() + 24,
+            Self::Schedule(ScheduleOp::Put(entry)) => entry.action.len() + entry.args.len() + 64,
             Self::Schedule(ScheduleOp::Cancel(_)) => 16,
             Self::Event(event) => event.name.len() + event.args.len(),
-            Self::Send(send) => send.action.len() + send.args.len() + 24,
-            Self::Destroy | Self::Sleep => 0,
+            Self::Send(send) => match &send.op {
+                CallOp::Action { name, args } => name.len() + args.len() + 64,
+                CallOp::Push { queue, body, .. } => queue.len() + body.len() + 64,
+                CallOp::Resolve | CallOp::Create | CallOp::Destroy => 64,
+            },
+            Self::Queue(op) => op.bytes(),
+            Self::Destroy | Self::Sleep | Self::Save => 0,
         }
     }
 }
@@ -178,7 +215,8 @@ impl Turn {
             deadline,
             input,
             host,
-            cancelled,
+            life,
+            fire,
         } = init;
         let now = host.now();
         let ledger = Mutex::default();
@@ -191,7 +229,8 @@ impl Turn {
             deadline,
             input,
             host,
-            cancelled,
+            life,
+            fire,
             now,
             ledger,
         })
@@ -202,6 +241,30 @@ impl Turn {
         let mut ledger = self.ledger.lock();
         ledger.closed = true;
         std::mem::take(&mut ledger.effects)
+    }
+
+    /// Whether anything was recorded so far that a node has to see to.
+    pub fn asks_for_something(&self) -> bool {
+        let ledger = self.ledger.lock();
+        !ledger.effects.is_empty() || ledger.effects.sleep || !ledger.spawns.is_empty()
+    }
+
+    /// Takes the work that is to begin beside the turns. Call after [`Turn::take_effects`].
+    pub fn take_spawns(&self) -> Vec<Spawn> {
+        std::mem::take(&mut self.ledger.lock().spawns)
+    }
+
+    /// Work beside the turns: at once if this turn has no end, else when it has committed.
+    pub(crate) fn spawn(&self, spawn: Spawn) {
+        if self.kind == ActionKind::Interleaved {
+            return self.host.spawn(self, spawn);
+        }
+        let mut ledger = self.ledger.lock();
+        if ledger.closed {
+            tracing::warn!(actor = %self.actor.id, "work spawned after the end of its turn is not begun");
+            return;
+        }
+        ledger.spawns.push(spawn);
     }
 
     /// The chain of calls made by this turn: whoever waits for it, and this actor unless it does not wait.
@@ -228,12 +291,21 @@ impl Turn {
         )
     }
 
+    /// Whether this is work beside the turns itself, not an update that it makes.
+    fn is_beside(&self) -> bool {
+        self.origin == Origin::Background && self.kind == ActionKind::Interleaved
+    }
+
     pub(crate) fn record(&self, effect: Effect) -> Result<(), Error> {
         self.record_all(vec![effect])
     }
 
     /// Records all of them or none.
     pub(crate) fn record_all(&self, all: Vec<Effect>) -> Result<(), Error> {
+        if self.is_beside() {
+            let message = "work beside the turns takes effect inside `c.update` or `c.try_update`, which are turns of their own";
+            return Err(Error::new(group::ACTOR, "no_turn", message));
+        }
         let mut ledger = self.ledger.lock();
         if ledger.closed {
             return Err(Error::new(
@@ -258,6 +330,8 @@ impl Turn {
                 Effect::Schedule(op) => ledger.effects.schedules.push(op),
                 Effect::Event(event) => ledger.effects.events.push(event),
                 Effect::Send(send) => ledger.effects.sends.push(send),
+                Effect::Queue(op) => ledger.effects.queue.push(op),
+                Effect::Save => ledger.effects.save = true,
                 Effect::Destroy => ledger.effects.destroy = true,
                 Effect::Sleep => ledger.effects.sleep = true,
             }
@@ -269,8 +343,8 @@ impl Turn {
     pub(crate) fn record_or_fail(&self, effect: Result<Effect, Error>) {
         if let Err(error) = effect.and_then(|effect| self.record(effect)) {
             let mut ledger = self.ledger.lock();
-            if ledger.closed {
-                tracing::warn!(actor = %self.actor.id, %error, "effect after the end of its turn dropped");
+            if ledger.closed || self.is_beside() {
+                tracing::warn!(actor = %self.actor.id, %error, "an effect outside of a turn is dropped");
             }
             ledger.failure.get_or_insert(error);
         }
@@ -287,8 +361,9 @@ impl Turn {
         if let Some(error) = ledger.failure.take() {
             return Err(error);
         }
-        if self.kind == ActionKind::Shared && !ledger.effects.is_empty() {
+        if self.kind == ActionKind::Shared && !(ledger.effects.is_empty() && ledger.spawns.is_empty()) {
             ledger.effects = Effects::default();
+            ledger.spawns.clear();
             let message = format!(
                 "{what} takes `&self`, so it only reads: take `&mut self` to write, schedule or broadcast"
             );

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use clinch_types::{code, group, limits};
 
-use crate::actor::Run;
+use crate::actor::{ResponseFn, Run};
 use crate::registry::RegistryError;
 use crate::{
-    ActionInfo, Actor, ActorOptions, ActorType, Args, BoxFuture, Ctx, Error, Hook, Input, Spec, StateArc,
-    Turn, cbor,
+    ActionInfo, Actor, ActorOptions, ActorType, Any, Args, BoxFuture, Ctx, Error, Hook, Input, Spec,
+    StateArc, Turn, cbor,
 };
 
 /// An actor type as a node runs it.
@@ -115,6 +115,23 @@ pub(crate) fn borrowed<A: Actor>(state: &StateArc) -> Result<&A, Error> {
         .ok_or_else(|| misuse("its state has another type"))
 }
 
+/// Runs a result through `before_action_response`.
+fn pass<A: Actor>(
+    before: Option<ResponseFn<A>>,
+    state: &A,
+    turn: &Arc<Turn>,
+    name: &str,
+    result: Result<Vec<u8>, Error>,
+) -> Result<Vec<u8>, Error> {
+    match (before, result) {
+        (Some(before), Ok(output)) => {
+            let value = Any(cbor::value(&output).map_err(|e| Error::internal(e.to_string()))?);
+            cbor::to_vec(&before(state, &Ctx::new(turn.clone()), name, value)?)
+        }
+        (_, result) => result,
+    }
+}
+
 impl<A: Actor> ActorType for TypeOf<A> {
     fn name(&self) -> &'static str {
         A::NAME
@@ -183,11 +200,14 @@ impl<A: Actor> ActorType for TypeOf<A> {
         let Some(&Run::Exclusive(run)) = self.spec.runs.get(action) else {
             return Box::pin(ready((state, Err(misuse("this is no exclusive action")))));
         };
-        let name = self.info(action);
+        let (name, before) = (self.info(action), self.spec.before_response);
         Box::pin(async move {
             let ready = Args::parse(name, &args).and_then(|args| Ok((unique::<A>(&mut state)?, args)));
             let result = match ready {
-                Ok((actor, args)) => run(actor, Ctx::new(turn.clone()), args).await,
+                Ok((actor, args)) => {
+                    let result = run(actor, Ctx::new(turn.clone()), args).await;
+                    pass(before, actor, &turn, name, result)
+                }
                 Err(error) => Err(error),
             };
             (state, finish(&turn, name, result))
@@ -204,10 +224,12 @@ impl<A: Actor> ActorType for TypeOf<A> {
         let Some(&Run::Shared(run)) = self.spec.runs.get(action) else {
             return Box::pin(ready(Err(misuse("this is no shared action"))));
         };
-        let name = self.info(action);
+        let (name, before) = (self.info(action), self.spec.before_response);
         Box::pin(async move {
             let args = Args::parse(name, &args)?;
-            let result = run(borrowed::<A>(&state)?, Ctx::new(turn.clone()), args).await;
+            let actor = borrowed::<A>(&state)?;
+            let result = run(actor, Ctx::new(turn.clone()), args).await;
+            let result = pass(before, actor, &turn, name, result);
             finish(&turn, name, result)
         })
     }
@@ -221,11 +243,49 @@ impl<A: Actor> ActorType for TypeOf<A> {
         let Some(&Run::Interleaved(run)) = self.spec.runs.get(action) else {
             return Box::pin(ready(Err(misuse("this is no interleaved action"))));
         };
-        let name = self.info(action);
+        let (name, before) = (self.info(action), self.spec.before_response);
         Box::pin(async move {
-            let result = run(Ctx::new(turn.clone()), Args::parse(name, &args)?).await;
+            let mut result = run(Ctx::new(turn.clone()), Args::parse(name, &args)?).await;
+            if before.is_some() && result.is_ok() {
+                let inner = turn.clone();
+                let look = move |actor: &A| pass(before, actor, &inner, name, result);
+                result = Ctx::<A>::new(turn.clone()).read(look).await?;
+            }
             finish(&turn, name, result)
         })
+    }
+
+    fn vars(
+        &self,
+        state: StateArc,
+        turn: Arc<Turn>,
+    ) -> Option<BoxFuture<'static, Result<Arc<dyn std::any::Any + Send + Sync>, Error>>> {
+        let make = self.spec.vars.clone()?;
+        Some(Box::pin(async move {
+            make(borrowed::<A>(&state)?, Ctx::new(turn))
+                .await
+                .map_err(Error::into_definite)
+        }))
+    }
+
+    fn run(&self, turn: Arc<Turn>) -> Option<BoxFuture<'static, Result<(), Error>>> {
+        self.spec.run.map(|run| run(Ctx::new(turn)))
+    }
+
+    fn has_vars(&self) -> bool {
+        self.spec.vars.is_some()
+    }
+
+    fn has_run(&self) -> bool {
+        self.spec.run.is_some()
+    }
+
+    fn state_changed(&self, state: &StateArc, turn: &Arc<Turn>) -> Result<(), Error> {
+        let Some(tell) = self.spec.on_state_change else {
+            return Ok(());
+        };
+        tell(borrowed::<A>(state)?, &Ctx::new(turn.clone())).map_err(Error::into_definite)?;
+        turn.verdict("on_state_change")
     }
 
     fn hook(

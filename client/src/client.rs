@@ -35,6 +35,11 @@ impl Cluster {
         A::Handle::from(self.raw(A::NAME, key))
     }
 
+    /// A handle to the only actor of a type, whose key has no components.
+    pub fn singleton<A: Actor>(&self) -> A::Handle {
+        self.get::<A>(())
+    }
+
     /// A handle to an actor by its id.
     pub fn get_by_id<A: Actor>(&self, id: ActorId) -> A::Handle {
         A::Handle::from(RawHandle::new(Arc::new(self.clone()), Target::Id(id)))
@@ -72,6 +77,7 @@ impl Caller for Cluster {
                 if_active: call.if_active,
                 chain: call.chain,
                 params: call.params,
+                request: call.request.map(|own| (own.id, own.acked_below)),
             };
             router.call(call).await.map_err(Error::from)
         })

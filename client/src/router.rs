@@ -86,6 +86,8 @@ pub struct RoutedCall {
     pub chain: Vec<clinch_types::ActorId>,
     /// CBOR of the connection parameters.
     pub params: Option<Bytes>,
+    /// A request id that the caller keeps itself, with the number below which its session is settled.
+    pub request: Option<(RequestId, u64)>,
 }
 
 impl RoutedCall {
@@ -100,6 +102,7 @@ impl RoutedCall {
             if_active: false,
             chain: Vec::new(),
             params: None,
+            request: None,
         }
     }
 }
@@ -183,9 +186,11 @@ impl Router {
         let deadline = Instant::now() + timeout;
         let (ticket, acked_below) = self.inner.session.open();
         let long_dedup = call.idempotency_key.is_some();
-        let (request, acked_below) = match &call.idempotency_key {
-            None => (ticket.request(), acked_below),
-            Some(key) => (idempotent(&call.target, key), 0),
+        let long_dedup = long_dedup || call.request.is_some();
+        let (request, acked_below) = match (call.request, &call.idempotency_key) {
+            (Some(own), _) => own,
+            (None, None) => (ticket.request(), acked_below),
+            (None, Some(key)) => (idempotent(&call.target, key), 0),
         };
         let slot = call.target.slot();
         let request = CallRequest {

@@ -11,7 +11,9 @@ use syn::{Lit, LitInt, LitStr, Path, Token, Type};
 
 use crate::names::check_actor_name;
 
-const DURATIONS: [&str; 6] = [
+const DURATIONS: [&str; 8] = [
+    "vars_timeout",
+    "background_timeout",
     "action_timeout",
     "create_timeout",
     "on_create_timeout",
@@ -20,14 +22,16 @@ const DURATIONS: [&str; 6] = [
     "on_destroy_timeout",
 ];
 
-const KNOWN: &str = "name, version, events(..), handle, crate, action_timeout, sleep_after, queue_max, state_max, \
-                     create_timeout, on_create_timeout, on_wake_timeout, on_sleep_timeout, on_destroy_timeout";
+const KNOWN: &str = "name, version, events(..), vars, durability, reentrant, handle, crate, action_timeout, sleep_after, \
+                     queue_max, state_max, vars_timeout, background_timeout, create_timeout, on_create_timeout, on_wake_timeout, on_sleep_timeout, on_destroy_timeout";
 
 /// What was written in the attribute.
 pub(crate) struct ActorAttr {
     pub(crate) name: Option<LitStr>,
     pub(crate) version: Option<LitInt>,
     pub(crate) events: Vec<Type>,
+    /// The type of the variables, made by `Default`.
+    pub(crate) vars: Option<Type>,
     pub(crate) handle: Option<Ident>,
     pub(crate) krate: Path,
     /// Statements that set fields of `__options`.
@@ -40,6 +44,7 @@ impl ActorAttr {
             name: None,
             version: None,
             events: Vec::new(),
+            vars: None,
             handle: None,
             krate: syn::parse_quote!(::clinch),
             options: Vec::new(),
@@ -81,6 +86,12 @@ impl ActorAttr {
                     .into_iter()
                     .collect();
             }
+            "vars" => self.vars = Some(meta.value()?.parse()?),
+            "durability" => {
+                let text: LitStr = meta.value()?.parse()?;
+                self.options.push(durability(&text)?);
+            }
+            "reentrant" => self.options.push(quote!(__options.reentrant = true;)),
             "handle" => self.handle = Some(meta.value()?.parse::<LitStr>()?.parse()?),
             "crate" => self.krate = meta.value()?.parse::<LitStr>()?.parse()?,
             "sleep_after" => {
@@ -110,6 +121,29 @@ impl ActorAttr {
         }
         Ok(())
     }
+}
+
+/// The statement that sets the durability. `__Durability` is brought in by the function around it, for the crate's path
+/// may be given later.
+fn durability(text: &LitStr) -> syn::Result<TokenStream> {
+    let value = text.value();
+    let durability = match value.as_str() {
+        "replicated" => quote!(Replicated),
+        "may lose everything" => quote!(MayLoseEverything),
+        other => match other.strip_prefix("may lose ").and_then(parse_duration) {
+            Some(time) => {
+                let (seconds, nanos) = (time.as_secs(), time.subsec_nanos());
+                quote!(MayLose(::core::time::Duration::new(#seconds, #nanos)))
+            }
+            None => {
+                return Err(syn::Error::new(
+                    text.span(),
+                    "durability is \"replicated\" (the default), \"may lose 10s\" (or another time) or \"may lose everything\"",
+                ));
+            }
+        },
+    };
+    Ok(quote!(__options.durability = __Durability::#durability;))
 }
 
 /// A number and its unit.

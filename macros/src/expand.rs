@@ -101,6 +101,7 @@ fn generate(ident: &Ident, attr: &ActorAttr, block: &ItemImpl, found: &Found) ->
         name,
         version,
         events,
+        vars,
         handle,
         krate,
         options,
@@ -116,12 +117,15 @@ fn generate(ident: &Ident, attr: &ActorAttr, block: &ItemImpl, found: &Found) ->
     let options = (!options.is_empty()).then(|| {
         quote! {
             fn options() -> #krate::__private::ActorOptions {
+                #[allow(unused_imports, reason = "only some actors set it")]
+                use #krate::__private::Durability as __Durability;
                 let mut __options = #krate::__private::ActorOptions::default();
                 #(#options)*
                 __options
             }
         }
     });
+    let (vars_type, make_vars) = vars_of(found, vars.as_ref(), actor, krate);
     let create = create(found, actor, krate);
     let hooks = found.hooks.iter().filter_map(|method| hook(method, actor, krate));
     let actions = found.actions.iter().map(|method| action(method, actor, krate));
@@ -135,10 +139,12 @@ fn generate(ident: &Ident, attr: &ActorAttr, block: &ItemImpl, found: &Found) ->
             const NAME: &'static str = #name;
             #version
             type Handle = #handle;
+            type Vars = #vars_type;
             #options
             #[allow(unused_mut, clippy::all, clippy::pedantic, reason = "written for the compiler, not for readers")]
             fn spec() -> #krate::__private::Spec<Self> {
                 let __spec = #create;
+                #make_vars
                 #(#hooks)*
                 #(#actions)*
                 __spec
@@ -196,6 +202,41 @@ fn action(method: &Method, actor: &Type, krate: &Path) -> TokenStream {
     }
 }
 
+/// The type of the variables, and the statement that says how they are made.
+fn vars_of(
+    found: &Found,
+    named: Option<&Type>,
+    actor: &Type,
+    krate: &Path,
+) -> (TokenStream, Option<TokenStream>) {
+    let is_vars = |method: &&Method| matches!(&method.role, Role::Hook(name) if name == "vars");
+    if let Some(method) = found.hooks.iter().find(is_vars) {
+        let returns = Returns::of(&method.output, actor, krate);
+        let (ty, value) = (
+            returns.value.clone(),
+            returns.unwrap(invoke(method, actor), krate),
+        );
+        let cfgs = method.cfgs();
+        let make = quote! {
+            #(#cfgs)*
+            let __spec = __spec.vars(|__state, __ctx| ::std::boxed::Box::pin(async move {
+                let __value = #value;
+                ::core::result::Result::Ok(__value)
+            }));
+        };
+        return (ty, Some(make));
+    }
+    let Some(ty) = named else {
+        return (quote!(()), None);
+    };
+    let make = quote_spanned! {ty.span()=>
+        let __spec = __spec.vars(|_, _| ::std::boxed::Box::pin(async {
+            ::core::result::Result::Ok(<#ty as ::core::default::Default>::default())
+        }));
+    };
+    (ty.to_token_stream(), Some(make))
+}
+
 /// The expression that begins the table.
 fn create(found: &Found, actor: &Type, krate: &Path) -> TokenStream {
     let is_create = |method: &&Method| matches!(&method.role, Role::Hook(name) if name == "create");
@@ -235,6 +276,39 @@ fn hook(method: &Method, actor: &Type, krate: &Path) -> Option<TokenStream> {
                 #(#cfgs)*
                 let __spec = __spec.migrate(|#from, #bytes| {
                     let __value = #value;
+                    ::core::result::Result::Ok(__value)
+                });
+            });
+        }
+        "run" => {
+            let value = Returns::of(&method.output, actor, krate).unwrap(call, krate);
+            return Some(quote! {
+                #(#cfgs)*
+                let __spec = __spec.run(|__ctx| ::std::boxed::Box::pin(async move {
+                    let (): () = #value;
+                    ::core::result::Result::Ok(())
+                }));
+            });
+        }
+        "on_state_change" => {
+            let value = Returns::of(&method.output, actor, krate).unwrap(call, krate);
+            return Some(quote! {
+                #(#cfgs)*
+                let __spec = __spec.on_state_change(|__state, __ctx| {
+                    let __ctx = __ctx.clone();
+                    let (): () = #value;
+                    ::core::result::Result::Ok(())
+                });
+            });
+        }
+        "before_action_response" => {
+            let (action, output) = (&method.params[0].ident, &method.params[1].ident);
+            let value = Returns::of(&method.output, actor, krate).unwrap(call, krate);
+            return Some(quote! {
+                #(#cfgs)*
+                let __spec = __spec.before_action_response(|__state, __ctx, #action, #output| {
+                    let __ctx = __ctx.clone();
+                    let __value: #krate::__private::Any = #value;
                     ::core::result::Result::Ok(__value)
                 });
             });

@@ -8,6 +8,7 @@ mod attr;
 mod event;
 mod expand;
 mod handle;
+mod key;
 mod method;
 mod names;
 mod returns;
@@ -24,16 +25,31 @@ use syn::parse_macro_input;
 ///
 /// Arguments of the attribute, all optional: `name = "counter"`, `version = 2`, `events(Count, Reset)`,
 /// `handle = "CounterHandle"`, `action_timeout = "60s"`, `sleep_after = "30s"` (or `"never"`), `queue_max = 1024`,
-/// `state_max = "8MiB"`, `create_timeout`, `on_create_timeout`, `on_wake_timeout`, `on_sleep_timeout`,
+/// `state_max = "8MiB"`, `durability = "replicated"` (or `"may lose 10s"`, `"may lose everything"`), `reentrant`,
+/// `vars = Cache` (made by `Default` at each start), `vars_timeout`, `background_timeout`, `create_timeout`, `on_create_timeout`, `on_wake_timeout`, `on_sleep_timeout`,
 /// `on_destroy_timeout`, and `crate = "path"` for the crate that the code refers to.
 ///
-/// Hooks: `create(c, input) -> Self`, `on_create(&mut self, c, input)`, `on_wake`, `on_sleep`, `on_destroy`
-/// (`&mut self, c`), `migrate(from: u32, bytes: &[u8]) -> Self`. Each may return a `Result`, all but `migrate` may be
-/// `async`.
+/// Hooks, in the order of an actor's life: `create(c, input) -> Self`, `on_create(&mut self, c, input)`,
+/// `vars(&self, c) -> Vars`, `on_wake(&mut self, c)`, `run(c: Ctx<Self>)`, then with every action
+/// `on_state_change(&self, c)` and `before_action_response(&self, c, action: &str, output: Any) -> Any`, at the end
+/// `on_sleep` or `on_destroy` (`&mut self, c`); and `migrate(from: u32, bytes: &[u8]) -> Self` for states of older
+/// versions. Each may return a `Result`. All may be `async` but `migrate`, `on_state_change` and
+/// `before_action_response`; `run` is.
 #[proc_macro_attribute]
 pub fn actor(attr: TokenStream, item: TokenStream) -> TokenStream {
     let block = parse_macro_input!(item as syn::ItemImpl);
     expand::actor(attr.into(), block).into()
+}
+
+/// Makes a struct a key: its fields, in order, are the components.
+///
+/// Fields are text, numbers or actor ids. The struct goes wherever a key does, and `c.key_as::<RoomKey>()` gives it back.
+#[proc_macro_derive(ActorKey, attributes(actor_key))]
+pub fn derive_actor_key(item: TokenStream) -> TokenStream {
+    let item = parse_macro_input!(item as syn::DeriveInput);
+    key::derive(&item)
+        .unwrap_or_else(syn::Error::into_compile_error)
+        .into()
 }
 
 /// Makes a struct an event that actors can broadcast.

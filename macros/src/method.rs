@@ -6,10 +6,14 @@ use syn::{Attribute, FnArg, Ident, ImplItemFn, LitStr, Pat, ReturnType, Signatur
 use crate::names::{camel_case, check_wire_name};
 
 /// What hooks there are; the order is that of an actor's life.
-pub(crate) const HOOKS: [&str; 6] = [
+pub(crate) const HOOKS: [&str; 10] = [
     "create",
     "on_create",
+    "vars",
     "on_wake",
+    "run",
+    "on_state_change",
+    "before_action_response",
     "on_sleep",
     "on_destroy",
     "migrate",
@@ -130,6 +134,41 @@ impl Method {
                 fail("the hook `migrate` is `fn migrate(from: u32, bytes: &[u8]) -> Self`, it may return a `Result`".to_owned())
             }
             "create" | "migrate" => Ok(()),
+            "vars" if self.receiver == Receiver::Exclusive || !self.params.is_empty() || !returns_self => fail(
+                "the hook `vars` is `async fn vars(&self, c: &Ctx<Self>) -> Vars`, \
+                 `self` and the context may be left out, it may return a `Result`"
+                    .to_owned(),
+            ),
+            "run" if self.receiver != Receiver::None
+                || self.ctx != CtxParam::Value
+                || !self.params.is_empty()
+                || !self.is_async =>
+            {
+                fail(
+                    "the hook `run` is `async fn run(c: Ctx<Self>)`, without `self` because it runs beside the actions; \
+                     it may return a `Result<()>`"
+                        .to_owned(),
+                )
+            }
+            "on_state_change" if self.receiver != Receiver::Shared || !self.params.is_empty() || self.is_async => fail(
+                "the hook `on_state_change` is `fn on_state_change(&self, c: &Ctx<Self>)`: it looks at the state inside \
+                 the turn that changed it, so it neither changes it again nor waits; it may return a `Result<()>`"
+                    .to_owned(),
+            ),
+            "before_action_response"
+                if self.receiver != Receiver::Shared
+                    || self.params.len() != 2
+                    || self.is_async
+                    || !returns_self =>
+            {
+                fail(
+                    "the hook `before_action_response` is \
+                     `fn before_action_response(&self, c: &Ctx<Self>, action: &str, output: Any) -> Any`, \
+                     the context may be left out, it may return a `Result`"
+                        .to_owned(),
+                )
+            }
+            "vars" | "run" | "on_state_change" | "before_action_response" => Ok(()),
             "on_create" if self.receiver == Receiver::None || self.params.len() > 1 => fail(
                 "the hook `on_create` is `async fn on_create(&mut self, c: &Ctx<Self>, input: Input)`, \
                  context and input may be left out, it may return a `Result`"
@@ -229,8 +268,8 @@ fn inputs(sig: &Signature) -> syn::Result<(Receiver, CtxParam, Vec<Param>)> {
 fn param(typed: &syn::PatType, sig: &Signature, is_last: bool) -> syn::Result<Param> {
     let fail = |span: proc_macro2::Span, why: &str| Err(syn::Error::new(span, why));
     match &*typed.ty {
-        // The bytes of an old state do not come over the wire.
-        Type::Reference(reference) if sig.ident != "migrate" => {
+        // The bytes of an old state and the name of an action do not come over the wire.
+        Type::Reference(reference) if sig.ident != "migrate" && sig.ident != "before_action_response" => {
             return fail(
                 reference.span(),
                 "arguments come over the wire, so they are owned: take `String` for `&str`, `Vec<T>` for `&[T]`",

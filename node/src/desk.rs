@@ -69,6 +69,12 @@ impl Desk {
         self.shards.write().insert(shard.id, shard);
     }
 
+    /// Puts actors of this node to sleep that have something to do before it stops.
+    pub(crate) async fn rest(&self) {
+        let shards: Vec<ShardHandle> = self.shards.read().values().cloned().collect();
+        futures_util::future::join_all(shards.iter().map(ShardHandle::rest)).await;
+    }
+
     pub(crate) fn shard(&self, id: ShardId) -> Option<ShardHandle> {
         self.shards.read().get(&id).cloned()
     }

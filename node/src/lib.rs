@@ -36,6 +36,7 @@ pub mod cli;
 mod config;
 mod control;
 mod desk;
+mod embed;
 mod metric_names;
 mod node;
 mod seams;
@@ -46,13 +47,15 @@ pub mod simulate;
 mod tasks;
 
 pub use clinch_actor::{
-    Actor, ActorOptions, Call, Ctx, Emits, Error, Event, IntoKey, RawHandle, Registry, Result, ScheduleId,
-    actor,
+    Actor, ActorKey, ActorOptions, Any, Call, Ctx, Durability, Emits, Error, Event, FireInfo, FromKey,
+    IntoKey, Message, MessageId, MissedTick, Origin, Queue, QueueHandle, RawHandle, Registry, Result,
+    RunOutcome, RunRecord, ScheduleEntry, ScheduleId, ShardedKey, Timing, actor, decode, encode,
 };
 pub use clinch_client::{Client, ClientConfig, Cluster, HttpClient};
 pub use config::{
     ClusterConfig, ConfigError, NodeConfig, ProposerConfig, RaftConfig, StorageConfig, TokenConfig,
 };
+pub use embed::LocalNode;
 pub use node::{Node, NodeBuilder, RunNode};
 pub use seams::{Platform, PlatformStore, SystemClock};
 pub use shard::{EventBatch, EventHub, EventStream};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -25,6 +26,7 @@ use crate::checkpoint::Checkpoints;
 use crate::config::NodeConfig;
 use crate::control::{Control, JoinRequest, join_by_seeds};
 use crate::desk::{Desk, LocalDesk};
+use crate::embed::LocalNode;
 use crate::seams::{NodeRng, Platform, PlatformStore};
 use crate::shard::{EventHub, GroupParts, Owners, RaftDesk, open_group, vigil};
 use crate::shards::Shards;
@@ -37,6 +39,20 @@ const STOP_STAGE_MAX: Duration = Duration::from_secs(10);
 pub trait RunNode {
     /// A node of this configuration with these actor types.
     fn node(self, config: NodeConfig) -> NodeBuilder;
+
+    /// Starts a node of this process alone, for tests: real disk, real log, no configuration. Its data are deleted when it
+    /// ends.
+    ///
+    /// # Errors
+    /// As [`NodeBuilder::start`].
+    fn start_local(self) -> impl Future<Output = anyhow::Result<LocalNode>> + Send;
+
+    /// As [`RunNode::start_local`], with its data in `dir`, where they stay: the next start goes on with them.
+    ///
+    /// # Errors
+    /// As [`NodeBuilder::start`].
+    fn start_in(self, dir: impl AsRef<Path> + Send)
+    -> impl Future<Output = anyhow::Result<LocalNode>> + Send;
 }
 
 impl RunNode for Registry {
@@ -46,6 +62,14 @@ impl RunNode for Registry {
             config,
             platform: Platform::default(),
         }
+    }
+
+    async fn start_local(self) -> anyhow::Result<LocalNode> {
+        LocalNode::start(None, |config| self.node(config)).await
+    }
+
+    async fn start_in(self, dir: impl AsRef<Path> + Send) -> anyhow::Result<LocalNode> {
+        LocalNode::start(Some(dir.as_ref()), |config| self.node(config)).await
     }
 }
 
@@ -341,8 +365,16 @@ impl Node {
     /// directory may be used by another process; the address too, once every [`Cluster`] and handle got from this node is
     /// dropped.
     pub async fn stop(self) {
-        for (name, stage) in [("gateway", &self.door), ("shards", &self.work)] {
-            if tokio::time::timeout(STOP_STAGE_MAX, stage.end()).await.is_err() {
+        let stages = [
+            (
+                "gateway",
+                Box::pin(self.door.end()) as std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>>,
+            ),
+            ("actors", Box::pin(self.parts.desk.rest())),
+            ("shards", Box::pin(self.work.end())),
+        ];
+        for (name, stage) in stages {
+            if tokio::time::timeout(STOP_STAGE_MAX, stage).await.is_err() {
                 tracing::warn!(stage = name, "a stage of the stop overran and is left behind");
             }
         }

@@ -17,26 +17,6 @@ fn registry() -> Registry {
     Registry::new().actor::<Probe>()
 }
 
-/// Entries proposed and turns in them, by all nodes of this process.
-async fn proposed(cluster: &TestCluster) -> (f64, f64) {
-    let gateway = cluster.node(0).gateways()[0];
-    let (status, body) = http(
-        gateway,
-        b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
-    )
-    .await;
-    assert_eq!(status, 200, "{body}");
-    let value = |name: &str| {
-        let line = body.lines().find(|l| l.split([' ', '{']).next() == Some(name));
-        line.and_then(|l| l.rsplit(' ').next()?.parse().ok())
-            .unwrap_or(0.0)
-    };
-    (
-        value("node_shard_batch_turns_count"),
-        value("node_shard_batch_turns_sum"),
-    )
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn rule1_entries_carry_effects_so_replay_needs_no_user_code() {
     let _shared = METRICS.read().await;

@@ -63,6 +63,16 @@ pub enum CallOp {
     Create,
     /// Destroy the actor for ever; the reply's output is empty.
     Destroy,
+    /// Add a message to one of the actor's durable queues. The reply's output is CBOR of the message's number, or with
+    /// `wait` of the value it was completed with, once it is.
+    Push {
+        /// The queue's name.
+        queue: String,
+        /// CBOR of the content.
+        body: Vec<u8>,
+        /// Whether the reply comes when the message has been dealt with.
+        wait: bool,
+    },
 }
 
 /// How fresh a read must be.
@@ -156,6 +166,22 @@ impl CallRequest {
                         "arguments have {} bytes, at most {} are allowed",
                         args.len(),
                         limits::ARGS_MAX
+                    ),
+                ));
+            }
+        }
+        if let CallOp::Push { queue, body, .. } = &self.op {
+            if queue.is_empty() || queue.len() > limits::QUEUE_NAME_MAX {
+                return Err(E::too_long("queue name", queue.len(), limits::QUEUE_NAME_MAX));
+            }
+            if body.len() > limits::QUEUE_MESSAGE_MAX {
+                return Err(E::new(
+                    crate::group::QUEUE,
+                    crate::code::MESSAGE_TOO_LARGE,
+                    format!(
+                        "queue message has {} bytes, at most {} are allowed",
+                        body.len(),
+                        limits::QUEUE_MESSAGE_MAX
                     ),
                 ));
             }

@@ -22,6 +22,8 @@ pub mod group {
     pub const KV: &str = "kv";
     /// Schedules of an actor.
     pub const SCHEDULE: &str = "schedule";
+    /// Durable queues of an actor.
+    pub const QUEUE: &str = "queue";
     /// Namespaces.
     pub const NAMESPACE: &str = "namespace";
 }
@@ -62,6 +64,12 @@ pub mod code {
     pub const OUTGOING_TOO_LONG: &str = "outgoing_too_long";
     /// The encoded state is over its limit.
     pub const STATE_TOO_LARGE: &str = "state_too_large";
+    /// A message of a durable queue over its limit.
+    pub const MESSAGE_TOO_LARGE: &str = "message_too_large";
+    /// An actor's durable queues hold as many messages as they may.
+    pub const FULL: &str = "full";
+    /// A hook ran longer than its time limit.
+    pub const HOOK_TIMED_OUT: &str = "hook_timed_out";
     /// The default code of a `UserError`.
     pub const USER_ERROR: &str = "user_error";
 }

@@ -28,6 +28,16 @@ pub const KV_VALUE_MAX: usize = 128 << 10;
 pub const KV_BATCH_KEYS_MAX: usize = 128;
 /// Most bytes (keys and values) in one KV batch.
 pub const KV_BATCH_BYTES_MAX: usize = 976 << 10;
+/// Longest name of a queue, in bytes.
+pub const QUEUE_NAME_MAX: usize = 128;
+/// Largest message of a durable queue, encoded, in bytes.
+pub const QUEUE_MESSAGE_MAX: usize = 64 << 10;
+/// Messages in all durable queues of one actor.
+pub const QUEUE_MESSAGES_MAX: usize = 1000;
+/// Schedules of one actor.
+pub const SCHEDULES_MAX: usize = 10_000;
+/// One-way sends of one actor that have not arrived yet.
+pub const OUTBOX_MAX: usize = 1000;
 /// Calls that may wait for one actor.
 pub const ACTOR_QUEUE_MAX: usize = 1024;
 /// Longest chain of actors calling each other.

@@ -313,8 +313,11 @@ async fn a_send_leaves_with_the_effects_of_the_turn() {
     c.me().fire(5).send().unwrap();
     let sends = turn.take_effects().sends;
     assert_eq!(
-        sends.iter().map(|send| &send.args[..]).collect::<Vec<_>>(),
-        [[0x81, 4], [0x81, 5]]
+        sends.iter().map(|send| send.op.clone()).collect::<Vec<_>>(),
+        [4, 5].map(|n| CallOp::Action {
+            name: "fire".into(),
+            args: vec![0x81, n],
+        })
     );
     assert_eq!(sends[1].target, Target::Id(c.id()));
     assert!(node.store.lock().outgoing.is_empty());
@@ -398,6 +401,6 @@ async fn what_the_context_knows_is_what_the_node_told() {
     assert_eq!((c.random_below(0), c.random_below(1)), (0, 0));
     assert!((0..100).all(|_| c.random_below(7) < 7));
     assert!(!c.cancellation().is_cancelled());
-    turn.cancelled.cancel();
+    turn.life.end();
     c.cancelled().await;
 }

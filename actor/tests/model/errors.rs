@@ -203,6 +203,7 @@ struct Relay {}
 impl clinch_actor::Actor for Relay {
     const NAME: &'static str = "relay";
     type Handle = clinch_actor::RawHandle;
+    type Vars = ();
 
     fn spec() -> clinch_actor::Spec<Self> {
         clinch_actor::Spec::<Self>::from_default()

@@ -4,12 +4,16 @@
 extern crate clinch_actor as clinch;
 
 mod actions;
+mod beside;
 mod calls;
 mod counter;
 mod errors;
 mod events;
 mod hooks;
+mod keys;
 mod kv;
+mod queues;
 mod registry;
+mod repeated;
 mod support;
 mod wire;

@@ -19,6 +19,7 @@ const NAMES: [&str; 9] = ["ok", "", "a/b", "a@b", "a,b", "a b", "a\u{7}", LONG, 
 impl<const N: usize> Actor for Named<N> {
     const NAME: &'static str = NAMES[N];
     type Handle = RawHandle;
+    type Vars = ();
 
     fn options() -> ActorOptions {
         let mut options = ActorOptions::default();
@@ -43,6 +44,7 @@ struct Zero;
 impl Actor for Zero {
     const NAME: &'static str = "zero";
     type Handle = RawHandle;
+    type Vars = ();
 
     fn options() -> ActorOptions {
         let mut options = ActorOptions::default();

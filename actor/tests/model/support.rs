@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use clinch_actor::{
-    ActionKind, Actor, ActorMeta, ActorType, BoxFuture, Caller, Effects, Error, Hook, Host, Origin,
-    OutgoingCall, ReadState, Registry, ScheduleEntry, ScheduleOp, StateArc, Turn, TurnInit, TypeOf,
-    UpdateState,
+    ActionKind, Actor, ActorMeta, ActorType, BoxFuture, Caller, Effects, Error, FireInfo, Hook, Host, Life,
+    Origin, OutgoingCall, QueueOp, ReadState, Registry, RunRecord, ScheduleEntry, ScheduleId, ScheduleOp,
+    Settle, Spawn, StateArc, Stored, Turn, TurnInit, TypeOf, UpdateState,
 };
 use clinch_types::{
-    ActorId, CallMeta, CallOp, CallReply, Epoch, Key, RegionId, RequestId, SessionId, ShardId, Slot, Version,
-    WallMs,
+    ActorId, CallMeta, CallOp, CallReply, Epoch, Key, NodeId, RegionId, RequestId, SessionId, ShardId, Slot,
+    Version, WallMs,
 };
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -25,7 +25,11 @@ use tokio_util::sync::CancellationToken;
 #[derive(Default)]
 pub(crate) struct Store {
     pub(crate) kv: BTreeMap<Vec<u8>, Bytes>,
-    pub(crate) schedules: BTreeMap<clinch_actor::ScheduleId, ScheduleEntry>,
+    pub(crate) schedules: BTreeMap<ScheduleId, ScheduleEntry>,
+    /// Messages of all queues, in order.
+    pub(crate) messages: Vec<Stored>,
+    /// What was spawned and has ended.
+    pub(crate) spawned: usize,
     /// The effects of every committed turn.
     pub(crate) committed: Vec<Effects>,
     pub(crate) state: Vec<u8>,
@@ -40,8 +44,11 @@ pub(crate) struct Node {
     pub(crate) now: AtomicU64,
     random: AtomicU64,
     pub(crate) registry: Registry,
-    actor: Arc<dyn ActorType>,
+    pub(crate) actor: Arc<dyn ActorType>,
+    pub(crate) life: Arc<Life>,
     meta: Arc<ActorMeta>,
+    /// Which firing the next turns are.
+    pub(crate) fire: Mutex<Option<FireInfo>>,
     /// What the next call to another actor is answered with.
     pub(crate) answer: Mutex<Result<Vec<u8>, Error>>,
 }
@@ -66,12 +73,15 @@ impl Node {
         registry: Registry,
         input: Option<&[u8]>,
     ) -> Result<Arc<Self>, Error> {
+        let actor: Arc<dyn ActorType> = Arc::new(TypeOf::<A>::new().unwrap());
         let node = Arc::new(Self {
+            life: Life::new(actor.clone(), CancellationToken::new()),
+            fire: Mutex::default(),
             store: Mutex::default(),
             now: AtomicU64::new(1_000),
             random: AtomicU64::new(1),
             registry,
-            actor: Arc::new(TypeOf::<A>::new().unwrap()),
+            actor,
             meta: meta(A::NAME),
             answer: Mutex::new(Ok(vec![0xf6])),
         });
@@ -81,6 +91,12 @@ impl Node {
         let (state, result) = node.actor.hook(Hook::OnCreate, state, turn.clone()).await;
         result?;
         node.commit(&state, &turn)?;
+        if let Some(vars) = node
+            .actor
+            .vars(node.state(), node.turn(ActionKind::Exclusive, Origin::Hook, None))
+        {
+            node.life.set_vars(vars.await?);
+        }
         node.run_hook(Hook::OnWake).await?;
         Ok(node)
     }
@@ -107,7 +123,8 @@ impl Node {
             deadline: Some(Instant::now() + std::time::Duration::from_secs(60)),
             input,
             host: Arc::new(NodeHost(self.clone())),
-            cancelled: CancellationToken::new(),
+            life: self.life.clone(),
+            fire: self.fire.lock().clone(),
         })
     }
 
@@ -117,9 +134,12 @@ impl Node {
             .unwrap()
     }
 
-    fn commit(&self, state: &StateArc, turn: &Turn) -> Result<(), Error> {
+    fn commit(&self, state: &StateArc, turn: &Arc<Turn>) -> Result<(), Error> {
         let mut bytes = Vec::new();
         self.actor.encode(state, &mut bytes)?;
+        if turn.origin == Origin::Call && bytes != self.store.lock().state {
+            self.actor.state_changed(state, turn)?;
+        }
         let effects = turn.take_effects();
         let mut store = self.store.lock();
         store.state = bytes;
@@ -135,9 +155,39 @@ impl Node {
                 ScheduleOp::Cancel(id) => drop(store.schedules.remove(&id)),
             }
         }
+        for op in effects.queue.clone() {
+            match op {
+                QueueOp::Push { queue, body } => {
+                    let id = clinch_actor::MessageId(self.random.fetch_add(1, Ordering::Relaxed));
+                    let now = WallMs(self.now.load(Ordering::Relaxed));
+                    store.messages.push(Stored {
+                        queue,
+                        id,
+                        pushed: now,
+                        not_before: now,
+                        retries: 0,
+                        body,
+                    });
+                }
+                QueueOp::Settle { id, how, .. } => match how {
+                    Settle::Complete(_) | Settle::Reject(_) => store.messages.retain(|m| m.id != id),
+                    Settle::Retry(delay) => {
+                        for message in store.messages.iter_mut().filter(|m| m.id == id) {
+                            message.retries += 1;
+                            message.not_before = message.not_before.after(delay);
+                        }
+                    }
+                },
+            }
+        }
         store.asleep |= effects.sleep;
         store.destroyed |= effects.destroy;
         store.committed.push(effects);
+        drop(store);
+        self.life.queue_changed();
+        for spawn in turn.take_spawns() {
+            turn.host.spawn(turn, spawn);
+        }
         Ok(())
     }
 
@@ -219,7 +269,7 @@ impl Caller for NodeCaller {
         Box::pin(async move {
             let output = match &call.op {
                 CallOp::Action { name, args } => node.run(name, args).await?,
-                CallOp::Resolve | CallOp::Create | CallOp::Destroy => Vec::new(),
+                CallOp::Resolve | CallOp::Create | CallOp::Destroy | CallOp::Push { .. } => Vec::new(),
             };
             node.store.lock().outgoing.push(call);
             Ok(node.reply(output))
@@ -276,6 +326,38 @@ impl Host for NodeHost {
 
     fn schedules(&self, _actor: ActorId) -> Result<Vec<ScheduleEntry>, Error> {
         Ok(self.0.store.lock().schedules.values().cloned().collect())
+    }
+
+    fn queue(&self, _actor: ActorId, queue: &str, _committed: bool) -> Result<Vec<Stored>, Error> {
+        let store = self.0.store.lock();
+        Ok(store
+            .messages
+            .iter()
+            .filter(|m| m.queue == queue)
+            .cloned()
+            .collect())
+    }
+
+    fn schedule_history(&self, _actor: ActorId, _schedule: ScheduleId) -> Result<Vec<RunRecord>, Error> {
+        Ok(Vec::new())
+    }
+
+    fn spawn(&self, _turn: &Turn, spawn: Spawn) {
+        let turn = self.0.turn(ActionKind::Interleaved, Origin::Background, None);
+        let (node, task) = (self.0.clone(), self.0.life.task(spawn.keep_awake));
+        tokio::spawn(async move {
+            (spawn.start)(turn).await;
+            drop(task);
+            node.store.lock().spawned += 1;
+        });
+    }
+
+    fn node(&self) -> NodeId {
+        NodeId(1)
+    }
+
+    fn epoch(&self) -> Epoch {
+        Epoch(4)
     }
 
     fn caller(&self) -> Arc<dyn Caller> {

@@ -1,14 +1,16 @@
 //! What a turn that ended well leaves behind, as writes of one batch; and the way back for one that did not.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use clinch_actor::{Effects, Error, ScheduleId, ScheduleOp, Turn, UpdateState};
-use clinch_types::{ActorId, CallReply, Version, WallMs, code, codec, fp, group, limits, planted};
+use clinch_actor::{Effects, Error, QueueOp, RunOutcome, Turn, UpdateState};
+use clinch_types::{ActorId, CallReply, RequestId, Version, code, codec, fp, group, limits, planted};
 use tokio::sync::oneshot;
 
+use super::run::panic_text;
 use super::slot::{Open, Running};
-use crate::shard::keys::{self, ActorRecord, DedupRecord, KeyHash, ScheduleRecord};
+use crate::shard::keys::{self, ActorRecord, DedupRecord, KeyHash};
 use crate::shard::{EventBatch, Owner, Release, TurnEnd, Write};
 
 /// Refuses a result that is too large to be sent.
@@ -27,29 +29,15 @@ pub(crate) fn check_output(output: Vec<u8>) -> Result<Vec<u8>, Error> {
 impl Owner {
     /// An exclusive turn has ended well: its effects become writes, its answer waits for their commit.
     pub(crate) fn commit(&mut self, id: ActorId, running: Running, turn: &Arc<Turn>, output: Vec<u8>) {
-        let effects = turn.take_effects();
-        let checked =
-            check_output(output).and_then(|output| Ok((output, self.encode_state(id)?, check(&effects)?)));
-        let (output, state, ()) = match checked {
+        let tell = matches!(running, Running::Action { .. } | Running::Fire { .. });
+        let checked = check_output(output).and_then(|output| Ok((output, self.conclude(id, turn, tell)?)));
+        let (output, (state, effects)) = match checked {
             Ok(checked) => checked,
             Err(error) => return self.roll_back(id, running, error),
         };
+        let wrote = self.pipeline.turns();
         match running {
-            Running::Action { open } if effects.destroy => {
-                // Its other effects stand until the end of the actor; the answer goes out with that.
-                if self.changed(id, &state) || !effects.is_empty() {
-                    self.write_turn(id, state, effects, None, Vec::new());
-                }
-                self.start_destroy(id, Some(open), output);
-            }
-            Running::Action { open } => {
-                if effects.sleep
-                    && let Some(slot) = self.slots.get_mut(&id)
-                {
-                    slot.busy().sleep = true;
-                }
-                self.commit_action(id, open, state, effects, output);
-            }
+            Running::Action { open } => self.commit_action(id, open, state, effects, output),
             Running::Start { created } => {
                 let mut keys = Vec::new();
                 if created {
@@ -58,11 +46,12 @@ impl Owner {
                 if created || !effects.is_empty() || self.changed(id, &state) {
                     self.write_turn(id, state, effects, None, keys);
                 }
+                self.start_run(id);
             }
-            Running::Fire { id: schedule, due } => {
+            Running::Fire { entry } => {
                 let destroy = effects.destroy;
                 let mut keys = Vec::new();
-                self.forget_schedule(id, schedule, due, &mut keys);
+                self.advance(id, &entry, RunOutcome::Done, &mut keys);
                 self.write_turn(id, state, effects, None, keys);
                 if destroy {
                     self.start_destroy(id, None, Vec::new());
@@ -76,9 +65,60 @@ impl Owner {
             }
             Running::Destroy { open, output } => self.erase(id, open, output),
         }
+        let wrote = self.pipeline.turns() > wrote;
+        self.begin_spawns(id, turn, wrote);
+    }
+
+    /// Takes what a turn that ended well has asked for, and sees whether that may be committed.
+    fn conclude(&mut self, id: ActorId, turn: &Arc<Turn>, tell: bool) -> Result<(Bytes, Effects), Error> {
+        let state = self.encode_state(id)?;
+        if tell && self.changed(id, &state) {
+            self.tell_change(id, turn)?;
+        }
+        let effects = turn.take_effects();
+        self.check(id, &effects)?;
+        Ok((state, effects))
+    }
+
+    /// `on_state_change`: what it asks for belongs to the turn.
+    fn tell_change(&self, id: ActorId, turn: &Arc<Turn>) -> Result<(), Error> {
+        let Some(slot) = self.slots.get(&id) else {
+            return Ok(());
+        };
+        let Some(state) = &slot.state else { return Ok(()) };
+        let told = AssertUnwindSafe(|| slot.actor_type.state_changed(state, turn));
+        std::panic::catch_unwind(told).unwrap_or_else(|panic| {
+            Err(Error::internal(format!(
+                "on_state_change panicked: {}",
+                panic_text(&*panic)
+            )))
+        })
+    }
+
+    /// Refuses effects over a limit of what the actor keeps.
+    fn check(&mut self, id: ActorId, effects: &Effects) -> Result<(), Error> {
+        let pushes = effects
+            .queue
+            .iter()
+            .filter(|op| matches!(op, QueueOp::Push { .. }))
+            .count();
+        self.check_room(id, pushes)?;
+        self.check_outbox(id, effects.sends.len())
     }
 
     fn commit_action(&mut self, id: ActorId, open: Open, state: Bytes, effects: Effects, output: Vec<u8>) {
+        if effects.destroy {
+            // Its other effects stand until the end of the actor; the answer goes out with that.
+            if self.changed(id, &state) || !effects.is_empty() {
+                self.write_turn(id, state, effects, None, Vec::new());
+            }
+            return self.start_destroy(id, Some(open), output);
+        }
+        if effects.sleep
+            && let Some(slot) = self.slots.get_mut(&id)
+        {
+            slot.busy().sleep = true;
+        }
         if effects.is_empty() && !self.changed(id, &state) {
             // Nothing to commit: a read (DESIGN §5 rule 4).
             let (version, seq) = self
@@ -91,7 +131,27 @@ impl Owner {
             };
             return self.answer_after(seq, open, Ok(reply));
         }
+        if self.may_hold(id, &effects) {
+            return self.hold(id, state, effects, Some((open, output)));
+        }
         self.write_turn(id, state, effects, Some((open, output)), Vec::new());
+    }
+
+    /// What an action without `self` asked for at its end: a turn without a change of the state.
+    pub(crate) fn settle(&mut self, id: ActorId, open: Open, turn: &Arc<Turn>, output: Vec<u8>) {
+        match self.conclude(id, turn, false) {
+            Ok((state, effects)) => {
+                let wrote = self.pipeline.turns();
+                self.commit_action(id, open, state, effects, output);
+                let wrote = self.pipeline.turns() > wrote;
+                self.begin_spawns(id, turn, wrote);
+            }
+            Err(error) => {
+                let seq = self.slots.get(&id).map_or(0, |s| s.last_seq);
+                let error = self.explain(id, open.request, &error);
+                self.answer_after(seq, open, Err(error));
+            }
+        }
     }
 
     /// Whether the encoded state differs from the one the turn began with.
@@ -107,7 +167,7 @@ impl Owner {
     }
 
     /// The encoded state after the last executed turn, and the code version that wrote it.
-    fn base(&self, id: ActorId) -> Result<Option<(u32, Bytes)>, String> {
+    pub(crate) fn base(&self, id: ActorId) -> Result<Option<(u32, Bytes)>, String> {
         if let Some(slot) = self.slots.get(&id)
             && let Some(base) = slot.busy.as_ref().and_then(|b| b.base.clone())
         {
@@ -153,25 +213,15 @@ impl Owner {
         answer: Option<(Open, Vec<u8>)>,
         mut keys: Vec<Vec<u8>>,
     ) {
-        let seq = self.pipeline.filling();
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
         slot.version = Version(slot.version.0 + 1);
         let version = slot.version;
-        let record = Bytes::from(keys::write_state(version, slot.actor_type.version(), &state));
-        if slot.last_seq == seq {
-            self.pipeline.rewrite(slot.state_at as usize, record);
-        } else {
-            let at = self.pipeline.write(keys::state(id), Write::Put(record));
-            // A batch is cut far below 2^32 writes (`batch_turns_max`, `EFFECTS_MAX`).
-            slot.state_at = at as u32;
-            slot.last_seq = seq;
-        }
-        slot.busy().base = Some(state);
+        self.write_state(id, state);
         fp!("turn.state_written");
         for (key, value) in effects.kv {
-            if planted!("kv-left-out") && seq % 8 == 0 {
+            if planted!("kv-left-out") && version.0 % 8 == 0 {
                 continue;
             }
             match value {
@@ -182,6 +232,21 @@ impl Owner {
         for op in effects.schedules {
             self.write_schedule(id, op, &mut keys);
         }
+        for op in effects.queue {
+            match op {
+                QueueOp::Push { queue, body } => {
+                    self.push_message(id, &queue, body.into(), None, &mut keys);
+                }
+                QueueOp::Settle {
+                    queue,
+                    id: number,
+                    how,
+                } => {
+                    self.settle_message(id, &queue, number, how, &mut keys);
+                }
+            }
+        }
+        self.write_sends(id, version, effects.sends, &mut keys);
         let epoch = self.epoch;
         let events = (!effects.events.is_empty()).then(|| EventBatch {
             actor: id,
@@ -195,7 +260,7 @@ impl Owner {
                 meta: self.call_meta(id, version, open.created),
                 output,
             };
-            self.record_answer(&open, &reply);
+            self.record_answer(open.request, open.long_dedup, &reply);
             Release::Call {
                 request: open.request,
                 reply: open.reply,
@@ -210,9 +275,28 @@ impl Owner {
         });
     }
 
+    /// Puts a state into the batch being filled.
+    pub(crate) fn write_state(&mut self, id: ActorId, state: Bytes) {
+        let seq = self.pipeline.filling();
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        let record = Bytes::from(keys::write_state(slot.version, slot.actor_type.version(), &state));
+        if slot.last_seq == seq {
+            self.pipeline.rewrite(slot.state_at as usize, record);
+        } else {
+            let at = self.pipeline.write(keys::state(id), Write::Put(record));
+            // A batch is cut far below 2^32 writes (`batch_turns_max`, `EFFECTS_MAX`).
+            slot.state_at = at as u32;
+            slot.last_seq = seq;
+        }
+        slot.unsaved = false;
+        slot.busy().base = Some(state);
+    }
+
     /// The answer of an interleaved action: remembered, though it wrote nothing itself.
     pub(crate) fn commit_answer(&mut self, id: ActorId, open: Open, reply: CallReply) {
-        self.record_answer(&open, &reply);
+        self.record_answer(open.request, open.long_dedup, &reply);
         let release = Some(Release::Call {
             request: open.request,
             reply: open.reply,
@@ -227,23 +311,22 @@ impl Owner {
     }
 
     /// Writes the dedup record of an answer into its own batch (DESIGN §5 rule 7).
-    pub(crate) fn record_answer(&mut self, open: &Open, reply: &CallReply) {
-        if open.request.seq == 0 {
+    pub(crate) fn record_answer(&mut self, request: RequestId, long: bool, reply: &CallReply) {
+        if request.seq == 0 {
             return;
         }
         let now = self.dedup_now();
         let record = DedupRecord {
             at: now,
-            long: open.long_dedup,
+            long,
             reply: reply.clone(),
         };
         match codec::encode(&record) {
             Ok(bytes) => {
                 self.pipeline
-                    .write(keys::dedup(open.request), Write::PutFresh(bytes.into()));
+                    .write(keys::dedup(request), Write::PutFresh(bytes.into()));
                 let seq = self.pipeline.filling();
-                self.dedup
-                    .record(open.request, seq, now, open.long_dedup, Arc::new(record.reply));
+                self.dedup.record(request, seq, now, long, Arc::new(record.reply));
             }
             // Replies are bounded below the codec's limit.
             Err(error) => self.fail(format!("a dedup record cannot be encoded: {error}")),
@@ -268,51 +351,6 @@ impl Owner {
         self.put(keys, keys::directory(hash), Bytes::copy_from_slice(id.as_bytes()));
     }
 
-    fn write_schedule(&mut self, id: ActorId, op: ScheduleOp, keys: &mut Vec<Vec<u8>>) {
-        let schedule = match &op {
-            ScheduleOp::Put(entry) => entry.id,
-            ScheduleOp::Cancel(schedule) => *schedule,
-        };
-        // One that is replaced or cancelled is found through the actor's own list.
-        match self.provisional.get(&keys::schedule_of_actor(id, schedule)) {
-            Ok(Some(due)) => {
-                if let Ok(due) = <[u8; 8]>::try_from(&due[..]) {
-                    self.forget_schedule(id, schedule, WallMs(u64::from_be_bytes(due)), keys);
-                }
-            }
-            Ok(None) => {}
-            Err(error) => self.fail(format!("the store cannot be read: {error}")),
-        }
-        let ScheduleOp::Put(entry) = op else { return };
-        let record = ScheduleRecord {
-            action: entry.action,
-            args: entry.args.to_vec(),
-        };
-        match codec::encode(&record) {
-            Ok(bytes) => {
-                self.put(keys, keys::schedule(entry.due, id, schedule), bytes.into());
-                let due = Bytes::copy_from_slice(&entry.due.0.to_be_bytes());
-                self.put(keys, keys::schedule_of_actor(id, schedule), due);
-                self.timers.add(entry.due, id, schedule);
-            }
-            Err(error) => self.fail(format!("a schedule cannot be encoded: {error}")),
-        }
-    }
-
-    pub(crate) fn forget_schedule(
-        &mut self,
-        id: ActorId,
-        schedule: ScheduleId,
-        due: WallMs,
-        keys: &mut Vec<Vec<u8>>,
-    ) {
-        if !planted!("schedule-fires-twice") {
-            self.delete(keys, keys::schedule(due, id, schedule));
-        }
-        self.delete(keys, keys::schedule_of_actor(id, schedule));
-        self.timers.remove(due, id, schedule);
-    }
-
     /// An interleaved action writes: an exclusive turn of its own, in place.
     pub(crate) fn run_update(
         &mut self,
@@ -328,6 +366,7 @@ impl Owner {
             kind: clinch_actor::ActionKind::Exclusive,
             deadline: tokio::time::Instant::now(),
             input: None,
+            fire: None,
         };
         let Some(turn) = self.turn(id, init) else { return };
         let Some(mut state) = self.slots.get_mut(&id).and_then(|s| s.state.take()) else {
@@ -341,26 +380,33 @@ impl Owner {
             Ok((state, result)) => (Some(state), result),
             Err(_) => (None, Err(Error::internal("an update of the state panicked"))),
         };
-        let effects = turn.take_effects();
         if let Some(slot) = self.slots.get_mut(&id) {
             slot.state = state;
         }
-        let checked = result.and_then(|value| Ok((value, self.encode_state(id)?, check(&effects)?)));
+        let checked = result.and_then(|value| Ok((value, self.conclude(id, &turn, true)?)));
         match checked {
-            Ok((value, state, ())) => {
+            Ok((value, (state, effects))) => {
+                let release = Release::Update { done, value };
                 if effects.is_empty() && !self.changed(id, &state) {
                     let seq = self.slots.get(&id).map_or(0, |s| s.last_seq);
-                    return self.pipeline.read(seq, Release::Update { done, value });
+                    self.pipeline.read(seq, release);
+                    return self.begin_spawns(id, &turn, false);
+                }
+                if self.may_hold(id, &effects) {
+                    self.hold(id, state, effects, None);
+                    let seq = self.slots.get(&id).map_or(0, |s| s.last_seq);
+                    self.pipeline.read(seq, release);
+                    return self.begin_spawns(id, &turn, false);
                 }
                 let destroy = effects.destroy;
                 self.write_turn(id, state, effects, None, Vec::new());
-                let release = Some(Release::Update { done, value });
                 self.pipeline.turn(TurnEnd {
                     actor: id,
-                    release,
+                    release: Some(release),
                     events: None,
                     provisional: Vec::new(),
                 });
+                self.begin_spawns(id, &turn, true);
                 if destroy {
                     self.start_destroy(id, None, Vec::new());
                 }
@@ -391,17 +437,13 @@ impl Owner {
                 // What the error tells may rest on turns that are not committed yet: it waits for them (G6).
                 self.answer_after(seq, open, Err(error));
             }
-            Running::Fire { id: schedule, due } => {
+            Running::Fire { entry } => {
                 self.restore(id);
-                tracing::error!(actor = %id, schedule = %schedule, %error, "a scheduled action failed; it is not repeated");
+                tracing::error!(actor = %id, schedule = %entry.id, %error, "a scheduled action failed; this firing is not repeated");
                 let mut keys = Vec::new();
-                self.forget_schedule(id, schedule, due, &mut keys);
-                self.pipeline.turn(TurnEnd {
-                    actor: id,
-                    release: None,
-                    events: None,
-                    provisional: keys,
-                });
+                let outcome = RunOutcome::Failed(format!("{}.{}", error.group(), error.code()));
+                self.advance(id, &entry, outcome, &mut keys);
+                self.end_beside(id, keys);
             }
             Running::Sleep => {
                 self.restore(id);
@@ -432,13 +474,4 @@ impl Owner {
             None => self.fail(format!("actor {id} has no stored state")),
         }
     }
-}
-
-/// Refuses what this release cannot make durable, rather than losing it.
-fn check(effects: &Effects) -> Result<(), Error> {
-    if effects.sends.is_empty() {
-        return Ok(());
-    }
-    let message = "one-way sends from inside an actor are not supported by this release";
-    Err(Error::new(group::ACTOR, "not_supported", message))
 }

@@ -5,22 +5,31 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use clinch_actor::{BoxFuture, Caller, Error, Host, ReadState, ScheduleEntry, ScheduleId, Turn, UpdateState};
-use clinch_types::{ActorId, CallError, WallMs, codec};
+use clinch_actor::{
+    BoxFuture, Caller, Error, Host, ReadState, RunRecord, ScheduleEntry, ScheduleId, Spawn, Stored, Turn,
+    UpdateState,
+};
+use clinch_types::{ActorId, CallError, Epoch, NodeId, WallMs, codec};
 use tokio::sync::oneshot;
 
-use crate::shard::keys::{self, ScheduleRecord};
+use crate::shard::keys;
+use crate::shard::records::{self, MessageRecord, Prefix};
 use crate::shard::{Internal, Provisional, ShardContext};
 
 /// The node as seen from the turns of one shard in one epoch.
 pub(crate) struct ShardHost {
     context: Arc<ShardContext>,
     provisional: Arc<Provisional>,
+    epoch: Epoch,
 }
 
 impl ShardHost {
-    pub(crate) fn new(context: Arc<ShardContext>, provisional: Arc<Provisional>) -> Self {
-        Self { context, provisional }
+    pub(crate) fn new(context: Arc<ShardContext>, provisional: Arc<Provisional>, epoch: Epoch) -> Self {
+        Self {
+            context,
+            provisional,
+            epoch,
+        }
     }
 
     fn ask(
@@ -116,16 +125,57 @@ impl Host for ShardHost {
             else {
                 continue;
             };
-            let ScheduleRecord { action, args } = codec::decode(&bytes).map_err(Error::internal)?;
-            entries.push(ScheduleEntry {
-                id,
-                due,
-                action,
-                args: args.into(),
-            });
+            entries.push(records::read_schedule(due, id, &bytes).map_err(Error::internal)?);
         }
         entries.sort_by_key(|e| (e.due, e.id));
         Ok(entries)
+    }
+
+    fn queue(&self, actor: ActorId, queue: &str, committed: bool) -> Result<Vec<Stored>, Error> {
+        let range = Prefix::of(records::queue_of(actor, queue));
+        let rows = match committed {
+            true => self
+                .context
+                .reader
+                .scan(range.start(), range.end(), usize::MAX, false),
+            false => self
+                .provisional
+                .scan(range.start(), range.end(), usize::MAX, false),
+        };
+        let mut messages = Vec::new();
+        for (key, value) in rows.map_err(Error::internal)? {
+            let record: MessageRecord = codec::decode(&value).map_err(Error::internal)?;
+            let Some((_, id)) = records::parse_message(&key) else {
+                return Err(Error::internal(format!(
+                    "a queue message of actor {actor} is malformed"
+                )));
+            };
+            messages.push(record.into_stored(queue, id));
+        }
+        Ok(messages)
+    }
+
+    fn schedule_history(&self, actor: ActorId, schedule: ScheduleId) -> Result<Vec<RunRecord>, Error> {
+        let range = Prefix::of(records::history_of(actor, schedule));
+        let rows = self
+            .provisional
+            .scan(range.start(), range.end(), records::HISTORY_MAX as usize, true)
+            .map_err(Error::internal)?;
+        rows.iter()
+            .map(|(key, value)| records::read_run(key, value).map_err(Error::internal))
+            .collect()
+    }
+
+    fn spawn(&self, turn: &Turn, spawn: Spawn) {
+        super::beside::begin(&self.context, turn, spawn);
+    }
+
+    fn node(&self) -> NodeId {
+        self.context.node
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
     fn caller(&self) -> Arc<dyn Caller> {
@@ -139,9 +189,12 @@ impl Host for ShardHost {
     fn with_state(
         &self,
         actor: ActorId,
-        _turn: Arc<Turn>,
+        turn: Arc<Turn>,
         f: ReadState,
     ) -> BoxFuture<'static, Result<Box<dyn Any + Send>, Error>> {
+        if let Err(error) = check_chain(actor, &turn) {
+            return Box::pin(std::future::ready(Err(error)));
+        }
         self.ask(|done| Internal::Read { actor, work: f, done })
     }
 
@@ -151,6 +204,9 @@ impl Host for ShardHost {
         turn: Arc<Turn>,
         f: UpdateState,
     ) -> BoxFuture<'static, Result<Box<dyn Any + Send>, Error>> {
+        if let Err(error) = check_chain(actor, &turn) {
+            return Box::pin(std::future::ready(Err(error)));
+        }
         self.ask(|done| Internal::Update {
             actor,
             turn,
@@ -158,4 +214,13 @@ impl Host for ShardHost {
             done,
         })
     }
+}
+
+/// An action that an actor's own turn waits for cannot have the state before that turn ends.
+fn check_chain(actor: ActorId, turn: &Turn) -> Result<(), Error> {
+    if !turn.chain.contains(&actor) {
+        return Ok(());
+    }
+    let chain = turn.chain.iter().copied().chain([actor]).collect();
+    Err(CallError::Deadlock { chain }.into())
 }

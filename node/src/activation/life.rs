@@ -1,24 +1,18 @@
 //! The life of an actor in memory: made, woken, fired by schedules, put to sleep, destroyed.
 
-use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use clinch_actor::{ActionKind, ActorMeta, ActorType, Error, Hook, Origin, ScheduleId, StateArc};
-use clinch_types::{ActorId, CallError, CallReply, RequestId, Version, WallMs, codec, fp, planted};
+use clinch_actor::{ActionKind, ActorMeta, ActorType, Error, Hook, Life, Origin, StateArc};
+use clinch_types::{ActorId, CallError, CallReply, RequestId, Version, codec, fp, planted};
 use tokio::time::Instant;
 
 use super::slot::{Open, Running, Slot, Work};
-use super::timers::WINDOW;
 use super::turns::{TurnFor, start_up};
-use crate::shard::keys::{self, ActorRecord, KeyHash, ScheduleRecord};
+use crate::shard::keys::{self, ActorRecord, KeyHash};
 use crate::shard::{Owner, Release, TurnEnd, Write};
 
-/// Schedules fired in one go before calls get their turn again.
-const FIRE_MAX: usize = 256;
-/// Schedules read from the store at once.
-const LOAD_MAX: usize = 4096;
-/// KV entries deleted in one batch after their actor was destroyed.
+/// Entries deleted in one batch after their actor was destroyed.
 const PURGE_MAX: usize = 1024;
 /// Dedup records that may wait for the next entry before they get one of their own.
 const GARBAGE_MAX: usize = 4096;
@@ -74,13 +68,15 @@ impl Owner {
         let hash = KeyHash::of(&record.namespace, &record.name, &record.key);
         self.by_key.insert(hash, id);
         let meta = self.meta(id, &record.namespace, &record.name, record.key, record.created);
-        let hooked = actor_type.has_hook(Hook::OnWake);
+        let hooked = actor_type.has_hook(Hook::OnWake) || actor_type.has_vars();
         self.seat(id, meta, actor_type, Some(state.clone()), version);
         if hooked {
             if let Some(slot) = self.slots.get_mut(&id) {
                 slot.state = None;
             }
             self.start_actor(id, false, Some(state), None);
+        } else {
+            self.start_run(id);
         }
         Ok(())
     }
@@ -99,7 +95,11 @@ impl Owner {
         }
         let slot = Slot {
             meta,
+            life: Life::new(actor_type.clone(), self.cancelled.clone()),
             actor_type,
+            stock: None,
+            unsaved: false,
+            run_failures: 0,
             state,
             version,
             last_seq: 0,
@@ -122,7 +122,8 @@ impl Owner {
         } else {
             (&[Hook::OnWake], options.on_wake_timeout)
         };
-        let deadline = Instant::now() + limit;
+        // Each hook has its own limit; this one ends what ignores it.
+        let deadline = Instant::now() + limit + options.vars_timeout;
         let origin = if created { Origin::Create } else { Origin::Hook };
         let init = TurnFor {
             request: RequestId::default(),
@@ -131,6 +132,7 @@ impl Owner {
             kind: ActionKind::Exclusive,
             deadline,
             input,
+            fire: None,
         };
         let Some(turn) = self.turn(id, init) else { return };
         let future = Box::pin(start_up(actor_type, turn.clone(), state, hooks));
@@ -141,13 +143,15 @@ impl Owner {
     pub(crate) fn start_failed(&mut self, id: ActorId, error: &Error) {
         let Some(slot) = self.unseat(id) else { return };
         let error = self.explain(id, RequestId::default(), error);
-        for open in slot
-            .busy
-            .into_iter()
-            .flat_map(|b| b.queue)
-            .filter_map(Work::into_open)
-        {
-            self.answer(open, Err(error.clone()));
+        for work in slot.busy.into_iter().flat_map(|b| b.queue) {
+            match work {
+                Work::Fire { id: schedule, due } => self.put_off(id, schedule, due),
+                other => {
+                    if let Some(open) = other.into_open() {
+                        self.answer(open, Err(error.clone()));
+                    }
+                }
+            }
         }
         self.start_error = Some((id, error));
     }
@@ -155,6 +159,7 @@ impl Owner {
     /// Takes an actor out of memory.
     fn unseat(&mut self, id: ActorId) -> Option<Slot> {
         let slot = self.slots.remove(&id)?;
+        slot.life.end();
         let hash = KeyHash::of(&slot.meta.namespace, &slot.meta.name, &slot.meta.key);
         if self.by_key.get(&hash) == Some(&id) {
             self.by_key.remove(&hash);
@@ -181,6 +186,7 @@ impl Owner {
             kind: ActionKind::Exclusive,
             deadline,
             input: None,
+            fire: None,
         };
         let Some(turn) = self.turn(id, init) else { return };
         let future = Box::pin(start_up(
@@ -213,13 +219,14 @@ impl Owner {
         );
         self.purges.push_back(id);
         self.drop_schedules(id, &mut written);
+        self.delete(&mut written, crate::shard::records::awake_mark(id));
         let version = Version(slot.version.0 + 1);
         let release = open.map(|open| {
             let reply = CallReply {
                 meta: self.call_meta(id, version, open.created),
                 output,
             };
-            self.record_answer(&open, &reply);
+            self.record_answer(open.request, open.long_dedup, &reply);
             Release::Call {
                 request: open.request,
                 reply: open.reply,
@@ -233,6 +240,7 @@ impl Owner {
             provisional: written,
         });
         let seq = self.horizon();
+        self.dismiss_senders(id, seq);
         let shard = self.context.id;
         for work in slot.busy.into_iter().flat_map(|b| b.queue) {
             match work {
@@ -253,77 +261,15 @@ impl Owner {
         }
     }
 
-    fn drop_schedules(&mut self, id: ActorId, written: &mut Vec<Vec<u8>>) {
-        let prefix = keys::schedules_of_actor(id);
-        let end = keys::end_of(&prefix);
-        match self
-            .provisional
-            .scan(Bound::Included(&prefix), Bound::Excluded(&end), usize::MAX, false)
-        {
-            Ok(rows) => {
-                for (key, due) in rows {
-                    let schedule = key.get(prefix.len()..).and_then(|k| <[u8; 16]>::try_from(k).ok());
-                    let due = <[u8; 8]>::try_from(&due[..]).ok();
-                    if let (Some(schedule), Some(due)) = (schedule, due) {
-                        let schedule = ScheduleId(u128::from_be_bytes(schedule));
-                        self.forget_schedule(id, schedule, WallMs(u64::from_be_bytes(due)), written);
-                    }
-                }
-            }
-            Err(error) => self.fail(format!("the store cannot be read: {error}")),
-        }
-    }
-
-    /// Runs a schedule's action as a turn; the schedule goes away in the same commit (G7).
-    pub(crate) fn start_fire(
-        &mut self,
-        id: ActorId,
-        schedule: ScheduleId,
-        due: WallMs,
-        action: &str,
-        args: Bytes,
-    ) {
-        // While it waited for its turn, the ones before may have cancelled it.
-        match self.provisional.get(&keys::schedule(due, id, schedule)) {
-            Ok(Some(_)) => {}
-            Ok(None) => return,
-            Err(error) => return self.fail(format!("the store cannot be read: {error}")),
-        }
-        let Some(slot) = self.slots.get_mut(&id) else {
-            return;
-        };
-        let actor_type = slot.actor_type.clone();
-        let exclusive = actor_type
-            .action(action)
-            .filter(|&i| actor_type.actions()[i].kind == ActionKind::Exclusive);
-        let Some(index) = exclusive else {
-            tracing::error!(actor = %id, action, "a schedule names no `&mut self` action of its actor; it is dropped");
-            let mut written = Vec::new();
-            self.forget_schedule(id, schedule, due, &mut written);
-            return self.pipeline.turn(TurnEnd {
-                actor: id,
-                release: None,
-                events: None,
-                provisional: written,
-            });
-        };
-        let Some(state) = slot.state.take() else { return };
-        let deadline = Instant::now() + actor_type.options().action_timeout;
-        let init = TurnFor {
-            request: RequestId::default(),
-            chain: &[],
-            origin: Origin::Schedule(schedule),
-            kind: ActionKind::Exclusive,
-            deadline,
-            input: None,
-        };
-        let Some(turn) = self.turn(id, init) else { return };
-        let future = actor_type.exclusive(index, state, turn.clone(), args);
-        self.launch(id, future, Running::Fire { id: schedule, due }, turn, deadline);
-    }
-
     /// Begins to sleep: `on_sleep`, then out of memory.
     pub(crate) fn start_sleep(&mut self, id: ActorId) {
+        if self.still(id) {
+            self.sleep_hook(id);
+        }
+    }
+
+    /// Nothing runs beside the actor any more: its last hook may.
+    pub(crate) fn sleep_hook(&mut self, id: ActorId) {
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
@@ -340,6 +286,7 @@ impl Owner {
             kind: ActionKind::Exclusive,
             deadline,
             input: None,
+            fire: None,
         };
         let Some(turn) = self.turn(id, init) else { return };
         let future = Box::pin(start_up(actor_type, turn.clone(), Some(state), &[Hook::OnSleep]));
@@ -348,6 +295,7 @@ impl Owner {
 
     /// `on_sleep` is over. The actor leaves memory when its last writes are committed and nothing came in between.
     pub(crate) fn slept(&mut self, id: ActorId) {
+        self.save_now(id);
         let committed = self.pipeline.committed();
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
@@ -357,23 +305,53 @@ impl Owner {
             busy.asleep = true;
             return;
         }
+        self.asleep(id);
         let queue = match self.unseat(id) {
             Some(slot) => slot.busy.map(|b| b.queue).unwrap_or_default(),
             None => return,
         };
         if queue.is_empty() {
-            return;
+            return self.rested();
         }
         // Called while it fell asleep: it wakes again at once.
         match self.wake_by_id(id, false) {
-            Ok(_) => queue.into_iter().for_each(|work| self.enqueue(id, work)),
+            Ok(_) => queue
+                .into_iter()
+                .for_each(|work| self.enqueue_or_refuse(id, work)),
             Err(error) => self.fail(format!("the store cannot be read: {error}")),
+        }
+    }
+
+    /// As [`Owner::enqueue`], for an actor whose waking may have failed.
+    fn enqueue_or_refuse(&mut self, id: ActorId, work: Work) {
+        if self.slots.contains_key(&id) {
+            return self.enqueue(id, work);
+        }
+        let error = match &self.start_error {
+            Some((failed, error)) if *failed == id => error.clone(),
+            _ => CallError::Unavailable {
+                shard: self.context.id,
+                reason: format!("actor {id} is not awake"),
+            },
+        };
+        match work {
+            Work::Fire { id: schedule, due } => {
+                self.timers.put_off(due, id, schedule, self.context.clock.wall())
+            }
+            other => {
+                if let Some(open) = other.into_open() {
+                    self.answer(open, Err(error));
+                }
+            }
         }
     }
 
     /// Whatever waited for a commit: stalled turns, actors falling asleep.
     pub(crate) fn after_commit(&mut self, actors: &[ActorId]) {
         for &id in actors {
+            if let Some(slot) = self.slots.get(&id) {
+                slot.life.queue_changed();
+            }
             let asleep = self
                 .slots
                 .get(&id)
@@ -385,6 +363,7 @@ impl Owner {
             }
         }
         resume(self);
+        self.rested();
     }
 
     /// Puts actors to sleep that asked for it and have nothing left to do.
@@ -395,7 +374,9 @@ impl Owner {
             };
             if slot.idle() && slot.busy.as_ref().is_some_and(|b| b.sleep) {
                 slot.busy().sleep = false;
-                self.enqueue(id, Work::Sleep);
+                if !self.kept_awake(id) {
+                    self.enqueue(id, Work::Sleep);
+                }
             }
         }
     }
@@ -403,93 +384,18 @@ impl Owner {
     /// Everything that time brings: due schedules, idle actors, old dedup records, purges.
     pub(crate) fn tick(&mut self) {
         let now = self.context.clock.wall();
-        self.load_timers(now);
-        let now = match planted!("schedule-early") {
+        let due_by = match planted!("schedule-early") {
             true => now.after(std::time::Duration::from_millis(700)),
             false => now,
         };
-        for _ in 0..FIRE_MAX {
-            let Some((due, actor, schedule)) = self.timers.pop(now) else {
-                break;
-            };
-            if let Err(error) = self.fire(actor, schedule, due) {
-                self.fail(format!("the store cannot be read: {error}"));
-            }
-        }
+        self.fire_due(due_by);
+        self.tick_beside();
         self.sleep_idle();
         self.dedup.expire(self.dedup_now());
         self.purge();
         if self.dedup.garbage_len() > GARBAGE_MAX {
             self.clear_dedup();
         }
-    }
-
-    /// When [`Owner::tick`] is next needed for a schedule.
-    pub(crate) fn next_due(&self) -> Option<WallMs> {
-        self.timers.next()
-    }
-
-    fn load_timers(&mut self, now: WallMs) {
-        let until = now.after(WINDOW);
-        let from = self.timers.loaded_until();
-        // Refilled when half is used up, so that nothing due can be missed.
-        if from.0 > now.after(WINDOW / 2).0 {
-            return;
-        }
-        let start = keys::schedule(from, ActorId::default(), ScheduleId(0));
-        let end = keys::schedule(until, ActorId::default(), ScheduleId(0));
-        match self
-            .provisional
-            .scan(Bound::Included(&start), Bound::Excluded(&end), LOAD_MAX, false)
-        {
-            Ok(rows) => {
-                let full = rows.len() == LOAD_MAX;
-                let mut last = from;
-                for (due, actor, schedule) in rows.iter().filter_map(|(key, _)| keys::parse_schedule(key)) {
-                    self.timers.load(due, actor, schedule);
-                    last = due;
-                }
-                // A full page ends somewhere inside its last millisecond: that one is read again.
-                self.timers.loaded(if full && last > from { last } else { until });
-            }
-            Err(error) => self.fail(format!("the store cannot be read: {error}")),
-        }
-    }
-
-    fn fire(&mut self, actor: ActorId, schedule: ScheduleId, due: WallMs) -> std::io::Result<()> {
-        let Some(bytes) = self.provisional.get(&keys::schedule(due, actor, schedule))? else {
-            return Ok(());
-        };
-        if !self.slots.contains_key(&actor) && !self.wake_by_id(actor, false)? {
-            let mut written = Vec::new();
-            self.forget_schedule(actor, schedule, due, &mut written);
-            self.pipeline.turn(TurnEnd {
-                actor,
-                release: None,
-                events: None,
-                provisional: written,
-            });
-            return Ok(());
-        }
-        match codec::decode::<ScheduleRecord>(&bytes) {
-            Ok(ScheduleRecord { action, args }) => {
-                self.enqueue(
-                    actor,
-                    Work::Fire {
-                        id: schedule,
-                        due,
-                        action,
-                        args: args.into(),
-                    },
-                );
-            }
-            Err(error) => {
-                self.fail(format!(
-                    "schedule {schedule} of actor {actor} cannot be read: {error}"
-                ));
-            }
-        }
-        Ok(())
     }
 
     fn sleep_idle(&mut self) {
@@ -503,7 +409,8 @@ impl Owner {
                     continue;
                 };
                 let due = idle_second(slot.used, after);
-                if due > now || !slot.idle() || slot.last_seq > self.pipeline.committed() {
+                let busy = !slot.idle() || slot.last_seq > self.pipeline.committed();
+                if due > now || busy || self.kept_awake(id) {
                     self.idle_at.entry(due.max(now + 1)).or_default().push(id);
                 } else {
                     // Should it be called while it falls asleep, it is seated (and listed here) anew.
@@ -518,16 +425,11 @@ impl Owner {
         if self.pipeline.full() {
             return;
         }
-        let prefix = keys::kv(id, &[]);
-        let end = keys::end_of(&prefix);
         let mut written = Vec::new();
-        match self
-            .provisional
-            .scan(Bound::Included(&prefix), Bound::Excluded(&end), PURGE_MAX, false)
-        {
+        match self.rows_of(id, PURGE_MAX) {
             Ok(rows) => {
                 let last = rows.len() < PURGE_MAX;
-                for (key, _) in rows {
+                for key in rows {
                     self.delete(&mut written, key.to_vec());
                 }
                 if last {

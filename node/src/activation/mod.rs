@@ -4,14 +4,20 @@
 //! (G2, G3). What a turn asked for is kept or dropped as a whole (G4).
 //! Not here: getting effects committed (`shard::pipeline`), finding actors (`shard::owner`).
 
+mod beside;
 mod effects;
+mod fire;
 mod host;
 mod life;
+mod outbox;
+mod queues;
 mod run;
+mod save;
 mod slot;
 mod timers;
 mod turns;
 
+pub(crate) use beside::Beside;
 pub(crate) use host::ShardHost;
 pub(crate) use life::{resume, seconds_of};
 pub(crate) use run::Ended;

@@ -4,10 +4,11 @@
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use clinch_actor::{BoxFuture, Error, StateArc};
-use clinch_types::{ActorId, code, group};
+use clinch_actor::{BoxFuture, Error, Life, StateArc};
+use clinch_types::{ActorId, Epoch, code, group};
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
@@ -37,6 +38,21 @@ pub(crate) enum Ended {
         number: u64,
         outcome: Outcome<Result<Vec<u8>, Error>>,
     },
+    /// A `run` hook is over.
+    Run {
+        id: ActorId,
+        life: Arc<Life>,
+        outcome: Result<(), Error>,
+    },
+    /// The work beside the turns of an actor that falls asleep is over.
+    Quiet { id: ActorId, life: Arc<Life> },
+    /// A try to send is over.
+    Sent {
+        lane: (ActorId, u128),
+        number: u64,
+        epoch: Epoch,
+        result: Result<(), Error>,
+    },
 }
 
 /// Polls once. `Err` gives the future back for [`spawn`].
@@ -51,14 +67,15 @@ pub(crate) fn poll_now<T>(mut future: BoxFuture<'static, T>) -> Result<Outcome<T
     }
 }
 
-/// Runs the future to its end in a task, at most until `deadline`, and hands the outcome to `end`.
+/// Runs the future to its end in a task, at most until `deadline` or the stop of the node, and hands the outcome to `end`.
 pub(crate) fn spawn<T, F, E>(tasks: &Tasks, future: BoxFuture<'static, T>, deadline: Instant, end: E)
 where
     T: Send + 'static,
     E: FnOnce(Outcome<T>) -> F + Send + 'static,
     F: Future<Output = ()> + Send,
 {
-    tasks.spawn(async move {
+    // When the node stops, nobody is left to commit it.
+    tasks.spawn_until_stop(async move {
         let outcome = match tokio::time::timeout_at(deadline, AssertUnwindSafe(future).catch_unwind()).await {
             Ok(Ok(value)) => Outcome::Done(value),
             Ok(Err(panic)) => Outcome::Panicked(panic_text(&*panic)),
@@ -69,7 +86,7 @@ where
 }
 
 /// The text of a panic, for the log.
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "panic without a text".into())

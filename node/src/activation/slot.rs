@@ -7,11 +7,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use clinch_actor::{ActorMeta, ActorType, Error, ReadState, ScheduleId, StateArc, Turn, UpdateState};
+use clinch_actor::{
+    ActorMeta, ActorType, Durability, Error, Hook, Life, ReadState, ScheduleEntry, ScheduleId, StateArc,
+    Turn, UpdateState,
+};
 use clinch_types::{CallRequest, RequestId, Version, WallMs};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::queues::Stock;
 use crate::shard::ReplyTo;
 
 /// A call that has been admitted.
@@ -34,11 +38,19 @@ pub(crate) enum Work {
     /// Destroy it.
     Destroy { open: Open },
     /// A schedule is due.
-    Fire {
-        id: ScheduleId,
-        due: WallMs,
-        action: String,
-        args: Bytes,
+    Fire { id: ScheduleId, due: WallMs },
+    /// A message for one of its queues.
+    Push {
+        open: Open,
+        queue: String,
+        body: Vec<u8>,
+        wait: bool,
+    },
+    /// An action without `self` has ended well and asked for something: committed as a turn, with its answer.
+    Settle {
+        open: Open,
+        turn: Arc<Turn>,
+        output: Vec<u8>,
     },
     /// An interleaved action reads.
     Read {
@@ -65,8 +77,7 @@ pub(crate) enum Running {
         open: Open,
     },
     Fire {
-        id: ScheduleId,
-        due: WallMs,
+        entry: Box<ScheduleEntry>,
     },
     /// `on_destroy`, after the turn (or call) that asked for it.
     Destroy {
@@ -90,6 +101,8 @@ pub(crate) struct Busy {
     pub(crate) base: Option<Bytes>,
     /// Set by a turn that asked for sleep.
     pub(crate) sleep: bool,
+    /// Falling asleep: only what work beside the turns still asks for is let through.
+    pub(crate) stopping: bool,
     /// `on_sleep` has run: out of memory as soon as its writes are committed.
     pub(crate) asleep: bool,
 }
@@ -98,6 +111,13 @@ pub(crate) struct Busy {
 pub(crate) struct Slot {
     pub(crate) meta: Arc<ActorMeta>,
     pub(crate) actor_type: Arc<dyn ActorType>,
+    pub(crate) life: Arc<Life>,
+    /// What its queues hold, once that was needed.
+    pub(crate) stock: Option<Box<Stock>>,
+    /// The state in memory is newer than the stored one.
+    pub(crate) unsaved: bool,
+    /// How often in a row the `run` hook failed.
+    pub(crate) run_failures: u32,
     pub(crate) state: Option<StateArc>,
     pub(crate) version: Version,
     /// The last batch that carries a write of this actor; 0 for none in this epoch.
@@ -121,11 +141,25 @@ impl Slot {
             .is_none_or(|b| b.queue.is_empty() && b.running.is_none() && b.readers == 0 && b.interleaved == 0)
     }
 
+    /// Whether the state in memory must be written before the actor leaves it.
+    pub(crate) fn must_save(&self) -> bool {
+        self.unsaved && self.actor_type.options().durability != Durability::MayLoseEverything
+    }
+
+    /// Whether something is to be done before the node stops.
+    pub(crate) fn has_last_words(&self) -> bool {
+        self.must_save() || self.actor_type.has_hook(Hook::OnSleep) || self.life.has_tasks()
+    }
+
     /// Gives the mailbox back when nothing runs, waits or is in flight.
     pub(crate) fn settle(&mut self, committed: u64) {
         if self.last_seq <= committed
             && self.idle()
-            && !self.busy.as_ref().is_some_and(|b| b.sleep || b.asleep)
+            && !self.unsaved
+            && !self
+                .busy
+                .as_ref()
+                .is_some_and(|b| b.sleep || b.asleep || b.stopping)
         {
             self.busy = None;
         }

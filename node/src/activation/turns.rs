@@ -23,14 +23,27 @@ impl Owner {
             if busy.running.is_some() || busy.asleep {
                 return;
             }
-            let Some(front) = busy.queue.front() else { break };
+            // Falling asleep: what work beside the turns still asks for passes the calls, which wake the actor again.
+            let next = match busy.stopping {
+                false => 0,
+                true => match busy.queue.iter().position(Work::is_asked_from_inside) {
+                    Some(next) => next,
+                    None => return,
+                },
+            };
+            let Some(front) = busy.queue.get(next) else { break };
             let shared = match front {
                 Work::Action { index, .. } => match slot.actor_type.actions()[*index].kind {
                     ActionKind::Shared | ActionKind::Interleaved => true,
                     ActionKind::Exclusive => false,
                 },
                 Work::Read { .. } | Work::Resolve { .. } => true,
-                Work::Destroy { .. } | Work::Fire { .. } | Work::Update { .. } | Work::Sleep => false,
+                Work::Destroy { .. }
+                | Work::Fire { .. }
+                | Work::Update { .. }
+                | Work::Settle { .. }
+                | Work::Push { .. }
+                | Work::Sleep => false,
             };
             if !shared && busy.readers > 0 {
                 return;
@@ -42,7 +55,7 @@ impl Owner {
                 }
                 return;
             }
-            let Some(work) = busy.queue.pop_front() else {
+            let Some(work) = busy.queue.remove(next) else {
                 return;
             };
             self.start(id, work);
@@ -62,12 +75,14 @@ impl Owner {
             Work::Action { open, index, args } => self.start_action(id, open, index, args),
             Work::Resolve { open } => self.resolve(id, open),
             Work::Destroy { open } => self.start_destroy(id, Some(open), Vec::new()),
-            Work::Fire {
-                id: schedule,
-                due,
-                action,
-                args,
-            } => self.start_fire(id, schedule, due, &action, args),
+            Work::Fire { id: schedule, due } => self.start_fire(id, schedule, due),
+            Work::Push {
+                open,
+                queue,
+                body,
+                wait,
+            } => self.push(id, open, &queue, body, wait),
+            Work::Settle { open, turn, output } => self.settle(id, open, &turn, output),
             Work::Read { work, done } => {
                 let Some(state) = self.slots.get(&id).and_then(|s| s.state.clone()) else {
                     return;
@@ -93,7 +108,8 @@ impl Owner {
             deadline: Some(init.deadline),
             input: init.input,
             host: self.host.clone(),
-            cancelled: self.cancelled.clone(),
+            life: slot.life.clone(),
+            fire: init.fire,
         }))
     }
 
@@ -116,6 +132,7 @@ impl Owner {
             kind,
             deadline,
             input: None,
+            fire: None,
         };
         let Some(turn) = self.turn(id, init) else { return };
         let Some(slot) = self.slots.get_mut(&id) else {
@@ -130,25 +147,55 @@ impl Owner {
             ActionKind::Shared => {
                 let Some(state) = slot.state.clone() else { return };
                 slot.busy().readers += 1;
-                self.launch_shared(
-                    id,
-                    actor_type.shared(index, state, turn, args),
-                    open,
-                    false,
-                    deadline,
-                );
+                let future = actor_type.shared(index, state, turn, args);
+                self.launch_shared(id, future, open, None, deadline);
             }
             ActionKind::Interleaved => {
                 slot.busy().interleaved += 1;
-                self.launch_shared(
-                    id,
-                    actor_type.interleaved(index, turn, args),
-                    open,
-                    true,
-                    deadline,
-                );
+                let future = actor_type.interleaved(index, turn.clone(), args);
+                self.launch_shared(id, future, open, Some(turn), deadline);
             }
         }
+    }
+
+    /// A call came back to an actor that waits for it, and the actor admits that: the action sees the state as it was before
+    /// the turn that waits.
+    pub(crate) fn start_reentrant(&mut self, id: ActorId, open: Open, index: usize, args: Bytes) {
+        let Some(slot) = self.slots.get(&id) else { return };
+        let actor_type = slot.actor_type.clone();
+        if actor_type.actions()[index].kind == ActionKind::Interleaved {
+            return self.start_action(id, open, index, args);
+        }
+        let before = match self.base(id) {
+            Ok(before) => before,
+            Err(error) => return self.fail(error),
+        };
+        let before = before.map(|(code, bytes)| actor_type.decode(code, &bytes));
+        let state = match before {
+            Some(Ok(state)) => state,
+            Some(Err(error)) => {
+                return self.fail(format!(
+                    "the last state of actor {id} cannot be read back: {error}"
+                ));
+            }
+            None => return self.fail(format!("actor {id} has no stored state")),
+        };
+        let deadline = Instant::now() + actor_type.options().action_timeout;
+        let init = TurnFor {
+            request: open.request,
+            chain: &open.chain,
+            origin: Origin::Call,
+            kind: ActionKind::Shared,
+            deadline,
+            input: None,
+            fire: None,
+        };
+        let Some(turn) = self.turn(id, init) else { return };
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.busy().readers += 1;
+        }
+        let future = actor_type.shared(index, state, turn, args);
+        self.launch_shared(id, future, open, None, deadline);
     }
 
     /// Runs an exclusive future: in place if it does not wait.
@@ -182,7 +229,7 @@ impl Owner {
         id: ActorId,
         future: BoxFuture<'static, Result<Vec<u8>, Error>>,
         open: Open,
-        interleaved: bool,
+        interleaved: Option<Arc<Turn>>,
         deadline: Instant,
     ) {
         let number = self.context.next_turn();
@@ -209,6 +256,23 @@ impl Owner {
             Ended::Shared { id, number, outcome } => {
                 self.end_shared(id, number, outcome);
                 id
+            }
+            Ended::Run { id, life, outcome } => return self.run_ended(id, &life, outcome),
+            Ended::Quiet { id, life } => {
+                self.quiet(id, &life);
+                id
+            }
+            Ended::Sent {
+                lane,
+                number,
+                epoch,
+                result,
+            } => {
+                // Of an earlier ownership: this one sends by itself.
+                if epoch == self.epoch {
+                    self.sent(lane, number, result);
+                }
+                return;
             }
         };
         self.pump(id);
@@ -254,8 +318,8 @@ impl Owner {
         let seq = slot.last_seq;
         let busy = slot.busy();
         match interleaved {
-            true => busy.interleaved = busy.interleaved.saturating_sub(1),
-            false => busy.readers = busy.readers.saturating_sub(1),
+            Some(_) => busy.interleaved = busy.interleaved.saturating_sub(1),
+            None => busy.readers = busy.readers.saturating_sub(1),
         }
         self.answer_shared(id, seq, open, interleaved, outcome, limit);
     }
@@ -265,7 +329,7 @@ impl Owner {
         id: ActorId,
         seq: u64,
         open: Open,
-        interleaved: bool,
+        interleaved: Option<Arc<Turn>>,
         outcome: Outcome<Result<Vec<u8>, Error>>,
         limit: std::time::Duration,
     ) {
@@ -276,20 +340,28 @@ impl Owner {
         };
         match result {
             Ok(output) => {
-                let version = self.slots.get(&id).map_or_else(Default::default, |s| s.version);
-                let reply = CallReply {
-                    meta: self.call_meta(id, version, open.created),
-                    output,
-                };
-                if interleaved {
+                if let Some(turn) = interleaved {
+                    if turn.asks_for_something() && self.slots.contains_key(&id) {
+                        return self.enqueue(id, Work::Settle { open, turn, output });
+                    }
+                    let reply = self.reply_of(id, &open, output);
                     return self.commit_answer(id, open, reply);
                 }
+                let reply = self.reply_of(id, &open, output);
                 self.answer_after(seq, open, Ok(reply));
             }
             Err(error) => {
                 let error = self.explain(id, open.request, &error);
                 self.answer_after(seq, open, Err(error));
             }
+        }
+    }
+
+    fn reply_of(&self, id: ActorId, open: &Open, output: Vec<u8>) -> CallReply {
+        let version = self.slots.get(&id).map_or_else(Default::default, |s| s.version);
+        CallReply {
+            meta: self.call_meta(id, version, open.created),
+            output,
         }
     }
 
@@ -334,28 +406,46 @@ pub(crate) struct TurnFor<'a> {
     pub(crate) kind: ActionKind,
     pub(crate) deadline: Instant,
     pub(crate) input: Option<Bytes>,
+    pub(crate) fire: Option<clinch_actor::FireInfo>,
 }
 
-/// Runs hooks one after the other, after `create` if there is no state yet.
+/// Runs hooks one after the other, after `create` if there is no state yet. `vars` are made before `on_wake`, after what
+/// happens once.
 pub(crate) async fn start_up(
     actor_type: Arc<dyn clinch_actor::ActorType>,
     turn: Arc<Turn>,
     state: Option<StateArc>,
     hooks: &'static [Hook],
 ) -> Exclusive {
+    let options = actor_type.options();
     let mut state = match state {
         Some(state) => state,
-        None => match actor_type.create(turn.clone(), turn.input.clone()).await {
-            Ok(state) => state,
-            // There is no state to give back; a failed start drops it anyway.
-            Err(error) => return (Arc::new(()) as StateArc, Err(error)),
-        },
+        None => {
+            let made = actor_type.create(turn.clone(), turn.input.clone());
+            match in_time("create", options.create_timeout, made).await {
+                Ok(state) => state,
+                // There is no state to give back; a failed start drops it anyway.
+                Err(error) => return (Arc::new(()) as StateArc, Err(error)),
+            }
+        }
     };
     for &hook in hooks {
+        if hook == Hook::OnWake
+            && let Some(vars) = actor_type.vars(state.clone(), turn.clone())
+        {
+            match in_time("vars", options.vars_timeout, vars).await {
+                Ok(vars) => turn.life.set_vars(vars),
+                Err(error) => return (state, Err(error)),
+            }
+        }
         if !actor_type.has_hook(hook) {
             continue;
         }
-        let (next, result) = actor_type.hook(hook, state, turn.clone()).await;
+        let (name, limit) = limit_of(options, hook);
+        let ran = actor_type.hook(hook, state, turn.clone());
+        let Ok((next, result)) = tokio::time::timeout(limit, ran).await else {
+            return (Arc::new(()) as StateArc, Err(hook_timed_out(name, limit)));
+        };
         state = next;
         if let Err(error) = result {
             return (state, Err(error));
@@ -364,11 +454,61 @@ pub(crate) async fn start_up(
     (state, Ok(Vec::new()))
 }
 
+/// A hook's name and time limit.
+fn limit_of(options: &clinch_actor::ActorOptions, hook: Hook) -> (&'static str, std::time::Duration) {
+    match hook {
+        Hook::OnCreate => ("on_create", options.on_create_timeout),
+        Hook::OnWake => ("on_wake", options.on_wake_timeout),
+        Hook::OnSleep => ("on_sleep", options.on_sleep_timeout),
+        Hook::OnDestroy => ("on_destroy", options.on_destroy_timeout),
+    }
+}
+
+async fn in_time<T>(
+    name: &str,
+    limit: std::time::Duration,
+    hook: BoxFuture<'static, Result<T, Error>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(limit, hook).await {
+        Ok(result) => result,
+        Err(_) => Err(hook_timed_out(name, limit)),
+    }
+}
+
+fn hook_timed_out(name: &str, limit: std::time::Duration) -> Error {
+    let message = format!(
+        "the hook `{name}` ran longer than its limit of {} ms",
+        limit.as_millis()
+    );
+    Error::new(
+        clinch_types::group::ACTOR,
+        clinch_types::code::HOOK_TIMED_OUT,
+        message,
+    )
+}
+
 impl Work {
+    /// Whether it comes from work beside the actor's own turns.
+    fn is_asked_from_inside(&self) -> bool {
+        match self {
+            Self::Read { .. } | Self::Update { .. } | Self::Settle { .. } => true,
+            Self::Action { .. }
+            | Self::Resolve { .. }
+            | Self::Destroy { .. }
+            | Self::Fire { .. }
+            | Self::Push { .. }
+            | Self::Sleep => false,
+        }
+    }
+
     /// The caller who waits for this work, if any.
     pub(crate) fn into_open(self) -> Option<Open> {
         match self {
-            Self::Action { open, .. } | Self::Resolve { open } | Self::Destroy { open } => Some(open),
+            Self::Action { open, .. }
+            | Self::Resolve { open }
+            | Self::Destroy { open }
+            | Self::Push { open, .. }
+            | Self::Settle { open, .. } => Some(open),
             Self::Fire { .. } | Self::Read { .. } | Self::Update { .. } | Self::Sleep => None,
         }
     }

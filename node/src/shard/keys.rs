@@ -12,7 +12,11 @@
 //! | `I` id, schedule id | due time: the schedules of one actor |
 //! | `T` due, id, schedule id | action and arguments: the schedules in order of time |
 //! | `D` session, number | dedup record; number 0 holds the session's floor |
-//! | `X` id | mark: the KV entries of this destroyed actor are still to be deleted |
+//! | `X` id | mark: what this destroyed actor kept in many entries is still to be deleted |
+//! | `H` id, schedule id, number | one firing of a repeated schedule ([`super::records`], as the following) |
+//! | `Q` id, queue, number | a message of a durable queue |
+//! | `O` id, number | a one-way send that has not arrived yet |
+//! | `W` id | mark: the actor is to be awake, its `run` hook has something to do |
 
 use bincode::{Decode, Encode};
 use bytes::Bytes;
@@ -32,7 +36,7 @@ impl KeyHash {
     }
 }
 
-fn with_id(kind: u8, id: ActorId, rest: &[u8]) -> Vec<u8> {
+pub(crate) fn with_id(kind: u8, id: ActorId, rest: &[u8]) -> Vec<u8> {
     let mut key = Vec::with_capacity(17 + rest.len());
     key.push(kind);
     key.extend_from_slice(id.as_bytes());
@@ -167,13 +171,6 @@ pub(crate) fn read_state(bytes: &Bytes) -> Result<(Version, u32, Bytes), CodecEr
     let version = u64::from_le_bytes(header[1..9].try_into().map_err(|_| malformed())?);
     let code = u32::from_le_bytes(header[9..13].try_into().map_err(|_| malformed())?);
     Ok((Version(version), code, bytes.slice(STATE_HEADER..)))
-}
-
-/// A stored schedule's payload.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct ScheduleRecord {
-    pub(crate) action: String,
-    pub(crate) args: Vec<u8>,
 }
 
 /// The first answer to a request.

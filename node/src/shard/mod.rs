@@ -15,11 +15,14 @@ mod owner;
 mod owners;
 mod pipeline;
 mod provisional;
+pub(crate) mod records;
 mod rpc;
 mod task;
 pub(crate) mod vigil;
 
-use clinch_actor::Error;
+use std::sync::Arc;
+
+use clinch_actor::{Error, Spawn, Turn};
 use clinch_transport::Inbound;
 use clinch_types::{
     CallError, CallReply, CallRequest, ListReply, ListRequest, NodeId, RequestId, ShardId, codec,
@@ -83,6 +86,13 @@ pub(crate) enum Release {
         done: oneshot::Sender<Result<Box<dyn std::any::Any + Send>, Error>>,
         value: Box<dyn std::any::Any + Send>,
     },
+    /// Work that begins beside the turns.
+    Spawn { turn: Arc<Turn>, spawns: Vec<Spawn> },
+    /// One-way sends of an actor that may leave.
+    Sends {
+        source: clinch_types::ActorId,
+        numbers: Vec<u64>,
+    },
 }
 
 /// What the rest of the node asks of a shard.
@@ -97,6 +107,8 @@ pub(crate) enum ShardMsg {
     List { request: ListRequest, reply: ListTo },
     /// Move the leadership to that node, without failing a call.
     HandOff { to: NodeId },
+    /// The node is about to stop: put actors to sleep that have something to do before.
+    Rest { done: oneshot::Sender<()> },
 }
 
 /// Where a listing goes.
@@ -149,6 +161,16 @@ impl ShardHandle {
             if let ShardMsg::List { reply, .. } = message {
                 reply.send(Err(error));
             }
+        }
+    }
+
+    /// Puts actors to sleep that have something to do before the node stops; returns when that is durable, or at once when
+    /// this node does not own the shard.
+    pub(crate) async fn rest(&self) {
+        let (done, rested) = oneshot::channel();
+        if self.tx.send(ShardMsg::Rest { done }).await.is_ok() {
+            // Dropped unanswered: there is nothing to put to sleep here any more.
+            let _rested = rested.await;
         }
     }
 

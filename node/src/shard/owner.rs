@@ -21,7 +21,7 @@ use super::dedup::{Dedup, Known};
 use super::keys::{self, ActorRecord, DedupRecord, KeyHash};
 use super::pipeline::Pipeline;
 use super::{Provisional, Release, ReplyTo, ShardContext, Write};
-use crate::activation::{Open, ShardHost, Slot, Timers, Work};
+use crate::activation::{Beside, Open, ShardHost, Slot, Timers, Work};
 
 /// Records looked at by one listing before it hands back a place to go on from: bounds the pause of the shard.
 const LIST_LOOK_MAX: usize = 4096;
@@ -62,8 +62,9 @@ pub(crate) struct Owner {
     pub(crate) idle_at: BTreeMap<u32, Vec<ActorId>>,
     /// Destroyed actors whose KV entries are not all deleted yet.
     pub(crate) purges: VecDeque<ActorId>,
-    /// Shared and interleaved turns in progress: who waits, and whether it is interleaved.
-    pub(crate) reading: HashMap<u64, (Open, bool)>,
+    /// Shared and interleaved turns in progress: who waits, and the turn of an interleaved one.
+    pub(crate) reading: HashMap<u64, (Open, Option<Arc<Turn>>)>,
+    pub(crate) beside: Beside,
     pub(crate) born: Instant,
     /// Wall time then.
     born_wall: WallMs,
@@ -84,7 +85,7 @@ impl Owner {
     pub(crate) fn take_over(context: Arc<ShardContext>, epoch: Epoch) -> Result<Self, String> {
         let provisional = Arc::new(Provisional::new(context.reader.clone()));
         let cancelled = context.tasks.stop().child_token();
-        let host = Arc::new(ShardHost::new(context.clone(), provisional.clone()));
+        let host = Arc::new(ShardHost::new(context.clone(), provisional.clone(), epoch));
         let mut owner = Self {
             pipeline: Pipeline::new(context.config.proposer.clone()),
             epoch,
@@ -100,6 +101,7 @@ impl Owner {
             idle_at: BTreeMap::new(),
             purges: VecDeque::new(),
             reading: HashMap::new(),
+            beside: Beside::default(),
             born: Instant::now(),
             born_wall: context.clock.wall(),
             cancelled,
@@ -140,6 +142,7 @@ impl Owner {
             self.purges
                 .push_back(ActorId::from_bytes(id).map_err(|e| bad("purge mark", &e))?);
         }
+        self.load_beside()?;
         tracing::info!(shard = %self.context.id, epoch = %self.epoch, dedup_records = records, "shard taken over");
         Ok(())
     }
@@ -239,7 +242,7 @@ impl Owner {
                 let create = match op {
                     CallOp::Create => Some(create.unwrap_or_default()),
                     CallOp::Destroy => None,
-                    CallOp::Action { .. } | CallOp::Resolve => create,
+                    CallOp::Action { .. } | CallOp::Resolve | CallOp::Push { .. } => create,
                 };
                 let Some(create) = create.filter(|_| !if_active) else {
                     let error = self.missing(if_active, format!("there is no actor {name} with key {key}"));
@@ -412,6 +415,21 @@ impl Owner {
             },
             CallOp::Resolve | CallOp::Create => Work::Resolve { open },
             CallOp::Destroy => Work::Destroy { open },
+            CallOp::Push { queue, body, wait } => {
+                // A message waits for no turn, only for the actor to be there.
+                if slot.state.is_some()
+                    && !slot.busy.as_ref().is_some_and(|b| b.asleep || b.stopping)
+                    && !self.pipeline.full()
+                {
+                    return self.push(id, open, &queue, body, wait);
+                }
+                Work::Push {
+                    open,
+                    queue,
+                    body,
+                    wait,
+                }
+            }
         };
         self.enqueue(id, work);
     }
@@ -438,9 +456,12 @@ impl Owner {
         else {
             return;
         };
-        if !open.chain.contains(&id) {
+        if !open.chain.contains(&id) || self.reenter(id) {
             return;
         }
+        let Some(busy) = self.slots.get_mut(&id).and_then(|s| s.busy.as_mut()) else {
+            return;
+        };
         let Some(Work::Action { open, .. } | Work::Destroy { open } | Work::Resolve { open }) =
             busy.queue.pop_back()
         else {
@@ -448,6 +469,27 @@ impl Owner {
         };
         let chain = open.chain.iter().copied().chain([id]).collect();
         self.answer(open, Err(CallError::Deadlock { chain }));
+    }
+
+    /// Lets a call in that its own actor waits for, if the actor admits such calls and it needs no `&mut self`.
+    fn reenter(&mut self, id: ActorId) -> bool {
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return false;
+        };
+        let kinds = slot.actor_type.clone();
+        let admits = kinds.options().reentrant;
+        let Some(queue) = slot.busy.as_mut().map(|busy| &mut busy.queue).filter(|_| admits) else {
+            return false;
+        };
+        let fits = matches!(queue.back(), Some(Work::Action { index, .. })
+            if kinds.actions()[*index].kind != clinch_actor::ActionKind::Exclusive);
+        match queue.pop_back_if(|_| fits) {
+            Some(Work::Action { open, index, args }) => {
+                self.start_reentrant(id, open, index, args);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The last batch anything executed so far travels in.
@@ -509,6 +551,12 @@ impl Owner {
             }
             // The interleaved action may be gone; the write stands.
             Release::Update { done, value } => drop(done.send(Ok(value))),
+            Release::Spawn { turn, spawns } => {
+                for spawn in spawns {
+                    turn.host.spawn(&turn, spawn);
+                }
+            }
+            Release::Sends { source, numbers } => self.sends_committed(source, numbers),
         }
     }
 
@@ -588,6 +636,9 @@ impl Owner {
         for (_, (open, _)) in std::mem::take(&mut self.reading) {
             self.answer(open, Err(moved()));
         }
+        for (_, (_, open)) in std::mem::take(&mut self.beside.waiting) {
+            self.answer(open, Err(moved()));
+        }
         for (_, others) in std::mem::take(&mut self.open) {
             for other in others {
                 other.send(Err(moved()));
@@ -605,6 +656,8 @@ impl Owner {
                 });
             }
             Release::Update { done, .. } => drop(done.send(Err(Error::from(error)))),
+            // The turn did not commit, or the next owner finds its sends.
+            Release::Spawn { .. } | Release::Sends { .. } => {}
         }
     }
 

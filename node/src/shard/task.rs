@@ -402,6 +402,11 @@ impl ShardTask {
                 Role::Follower => Err(self.moved()),
             }),
             ShardMsg::HandOff { to } => self.begin_hand_off(to).await,
+            ShardMsg::Rest { done } => {
+                if let Role::Owner { owner, .. } = &mut self.role {
+                    owner.rest(done);
+                }
+            }
         }
     }
 
@@ -611,7 +616,9 @@ impl ShardTask {
         let Role::Owner { owner, .. } = &mut self.role else {
             return;
         };
-        if owner.pipeline.busy() || !owner.open.is_empty() {
+        owner.save_all();
+        // Senders that wait until their message is dealt with may wait for long: they ask the next owner.
+        if owner.pipeline.busy() || owner.open.len() > owner.beside.waiting.len() {
             return;
         }
         self.hand_off_to = None;

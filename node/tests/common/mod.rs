@@ -317,6 +317,26 @@ pub async fn http(to: SocketAddr, request: &[u8]) -> (u16, String) {
     )
 }
 
+/// Entries proposed and turns in them, by all nodes of this process.
+pub async fn proposed(cluster: &TestCluster) -> (f64, f64) {
+    let gateway = cluster.node(0).gateways()[0];
+    let (status, body) = http(
+        gateway,
+        b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+    )
+    .await;
+    assert_eq!(status, 200, "{body}");
+    let value = |name: &str| {
+        let line = body.lines().find(|l| l.split([' ', '{']).next() == Some(name));
+        line.and_then(|l| l.rsplit(' ').next()?.parse().ok())
+            .unwrap_or(0.0)
+    };
+    (
+        value("node_shard_batch_turns_count"),
+        value("node_shard_batch_turns_sum"),
+    )
+}
+
 /// Nodes of one cluster and the folder they live in.
 pub struct TestCluster {
     pub dir: TempDir,

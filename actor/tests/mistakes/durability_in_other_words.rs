@@ -1,0 +1,21 @@
+use clinch_actor::Ctx;
+use serde::{Deserialize, Serialize};
+
+#[derive(Default, Serialize, Deserialize)]
+struct Counter {
+    count: i64,
+}
+
+#[clinch_actor::actor(durability = "batched", crate = "clinch_actor")]
+impl Counter {
+    #[action]
+    fn name(&self, _c: &Ctx<Self>) {}
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Twice;
+
+#[clinch_actor::actor(reentrant, reentrant, crate = "clinch_actor")]
+impl Twice {}
+
+fn main() {}

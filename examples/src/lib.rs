@@ -1,0 +1,33 @@
+//! Nothing but the programs beside it: `cargo run -p clinch-examples --example counter`, and so on.
+//!
+//! | example | shows |
+//! |---|---|
+//! | `counter` | the smallest actor that survives its program |
+//! | `reminder` | one-shot schedules, a cron schedule in a time zone, list and cancel |
+//! | `rate_limiter` | an actor per tenant, with a state that may be lost |
+//! | `job_queue` | a durable queue, workers, retries, senders that wait |
+//! | `coordinator` | one actor that makes and knows others |
+//! | `fan_out` | spreading work over actors and gathering it |
+//! | `game_room` | a tick loop beside the actions |
+//! | `mirror_sqlite` | every change of the state in an external database, in order and once |
+//! | `axum_app` | a node inside a web application |
+//!
+//! `tests/examples.rs` runs each of them as a program and looks at what it says.
+
+#[cfg(doctest)]
+mod guides {
+    #[doc = include_str!("../../docs/guide/actors.md")]
+    struct Actors;
+    #[doc = include_str!("../../docs/guide/state.md")]
+    struct State;
+    #[doc = include_str!("../../docs/guide/life.md")]
+    struct Life;
+    #[doc = include_str!("../../docs/guide/schedules.md")]
+    struct Schedules;
+    #[doc = include_str!("../../docs/guide/queues.md")]
+    struct Queues;
+    #[doc = include_str!("../../docs/guide/testing.md")]
+    struct Testing;
+    #[doc = include_str!("../../docs/guide/patterns.md")]
+    struct Patterns;
+}

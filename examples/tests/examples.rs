@@ -1,0 +1,130 @@
+//! Runs each example as the program it is, and looks at what it says.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where cargo puts the examples: beside the folder of this test.
+fn program(name: &str) -> Command {
+    let mut path: PathBuf = std::env::current_exe().expect("this test");
+    path.pop();
+    path.pop();
+    let mut command = Command::new(path.join("examples").join(name));
+    command.kill_on_drop(true).stdin(Stdio::null());
+    command
+}
+
+async fn says(name: &str, dir: &std::path::Path) -> String {
+    let run = program(name).current_dir(dir).output();
+    let output = timeout(PATIENCE, run)
+        .await
+        .expect("an end")
+        .expect("the program starts");
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{name}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+async fn says_alone(name: &str) -> String {
+    let dir = tempfile::tempdir().expect("a folder");
+    says(name, dir.path()).await
+}
+
+#[tokio::test]
+async fn the_counter_goes_on_where_it_was_and_takes_at_most_twenty_lines() {
+    let dir = tempfile::tempdir().expect("a folder");
+    assert_eq!(says("counter", dir.path()).await, "1\n");
+    assert_eq!(says("counter", dir.path()).await, "2\n");
+    let source = include_str!("../examples/counter.rs");
+    let lines = source.lines().filter(|line| !line.trim().is_empty()).count();
+    assert!(lines <= 20, "{lines} lines");
+}
+
+#[tokio::test]
+async fn reminders_fire_and_are_cancelled() {
+    assert_eq!(
+        says_alone("reminder").await,
+        "waiting: 3\nada: stretch\nstill waiting: 1\n"
+    );
+}
+
+#[tokio::test]
+async fn each_tenant_has_its_own_limit() {
+    assert_eq!(
+        says_alone("rate_limiter").await,
+        "acme: 5 of 8 admitted\nglobex: 5 of 8 admitted\n"
+    );
+}
+
+#[tokio::test]
+async fn jobs_are_worked_off_and_answered() {
+    let expected = "HELLO\nuser.gave_up: the job failed six times\ndone: 11\n";
+    assert_eq!(says_alone("job_queue").await, expected);
+}
+
+#[tokio::test]
+async fn the_coordinator_makes_its_rooms() {
+    assert_eq!(says_alone("coordinator").await, "general, random\nmessages: 2\n");
+}
+
+#[tokio::test]
+async fn counts_are_gathered() {
+    assert_eq!(says_alone("fan_out").await, "11 words\nmost frequent: the (3)\n");
+}
+
+#[tokio::test]
+async fn the_world_moves_one_step_a_tick() {
+    assert_eq!(
+        says_alone("game_room").await,
+        "user.not_in_room: join first\nann is at Some((3, -3))\n"
+    );
+}
+
+#[tokio::test]
+async fn the_mirror_has_every_change() {
+    assert_eq!(says_alone("mirror_sqlite").await, "mirrored: 110\n");
+}
+
+async fn http(to: &str, request: &str) -> String {
+    let exchange = async {
+        let mut socket = TcpStream::connect(to).await?;
+        let request =
+            format!("{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+        socket.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await?;
+        std::io::Result::Ok(answer)
+    };
+    timeout(PATIENCE, exchange)
+        .await
+        .expect("in time")
+        .expect("an answer")
+}
+
+#[tokio::test]
+async fn the_web_application_answers() {
+    let mut app = program("axum_app")
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut lines = BufReader::new(app.stdout.take().expect("a pipe")).lines();
+    let line = timeout(PATIENCE, lines.next_line())
+        .await
+        .expect("in time")
+        .expect("readable")
+        .expect("a line");
+    let address = line.strip_prefix("listening on ").expect("an address").to_owned();
+    let body = |answer: String| answer.split_once("\r\n\r\n").expect("a body").1.to_owned();
+    assert_eq!(body(http(&address, "POST /carts/ada/items/apple").await), "1\n");
+    assert_eq!(body(http(&address, "POST /carts/ada/items/apple").await), "2\n");
+    assert_eq!(body(http(&address, "GET /carts/ada").await), "2 apple\n");
+    assert_eq!(body(http(&address, "GET /carts/nobody").await), "");
+    app.kill().await.expect("it ends");
+}
