@@ -16,6 +16,9 @@ use crate::control::Control;
 use crate::shard::Group;
 use crate::tasks::Tasks;
 
+/// How often the amount that waits is looked at; a checkpoint is due when it is large, or the interval is over.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// The checkpoints of a running node.
 pub(crate) struct Checkpoints {
     gone: oneshot::Receiver<()>,
@@ -51,9 +54,13 @@ pub(crate) fn start(
                 .name("clinch-checkpoint".into())
                 .spawn(move || {
                     // Ends when the other end is dropped, with the task below.
-                    while stop_rx.recv_timeout(every) == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
-                        && take(&worker, &done_tx)
-                    {}
+                    let mut rhythm = Rhythm::new(every);
+                    while stop_rx.recv_timeout(rhythm.look) == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
+                    {
+                        if rhythm.due(&worker) && !take(&worker, &done_tx) {
+                            break;
+                        }
+                    }
                     drop(worker);
                     // Nobody waits for the end unless the node stops in order.
                     let _unheard = gone_tx.send(());
@@ -68,9 +75,10 @@ pub(crate) fn start(
             tasks.spawn_until_stop(async move {
                 // Dropped at the end of the task, whatever ends it.
                 let _gone = gone_tx;
+                let mut rhythm = Rhythm::new(every);
                 loop {
-                    tokio::time::sleep(every).await;
-                    if !take(&worker, &done_tx) {
+                    tokio::time::sleep(rhythm.look).await;
+                    if rhythm.due(&worker) && !take(&worker, &done_tx) {
                         return;
                     }
                 }
@@ -79,6 +87,33 @@ pub(crate) fn start(
         }
     }
     Ok(Checkpoints { gone })
+}
+
+/// When the next checkpoint is due, counted in looks.
+struct Rhythm {
+    look: Duration,
+    looks: u32,
+    seen: u32,
+}
+
+impl Rhythm {
+    fn new(every: Duration) -> Self {
+        let looks = every.as_millis().div_ceil(LOOK.as_millis()).max(1) as u32;
+        Self {
+            look: every / looks,
+            looks,
+            seen: 0,
+        }
+    }
+
+    fn due(&mut self, storage: &Storage) -> bool {
+        self.seen += 1;
+        let due = self.seen >= self.looks || storage.checkpoint_presses();
+        if due {
+            self.seen = 0;
+        }
+        due
+    }
 }
 
 /// Takes one checkpoint; `false` when there can be no more.

@@ -221,6 +221,17 @@ impl Storage {
         Ok(())
     }
 
+    /// Whether so much waits for a checkpoint that it should be taken early: 64 k keys or 32 MiB over all groups.
+    pub fn checkpoint_presses(&self) -> bool {
+        const KEYS: usize = 64 << 10;
+        const BYTES: u64 = 32 << 20;
+        let (keys, bytes) = self.core.cells().iter().fold((0, 0), |(keys, bytes), cell| {
+            let state = cell.state.read();
+            (keys + state.overlay.keys(), bytes + state.overlay.bytes())
+        });
+        keys >= KEYS || bytes >= BYTES
+    }
+
     /// Keys waiting for a checkpoint, over all groups.
     pub fn dirty_keys(&self) -> usize {
         self.core
