@@ -137,7 +137,7 @@ impl CallRequest {
                     limits::ACTOR_NAME_MAX,
                 ));
             }
-            if let Err(error) = key.clone().check() {
+            if let Err(error) = key.check() {
                 return Err(E::new(
                     crate::group::ACTOR,
                     crate::code::KEY_TOO_LARGE,

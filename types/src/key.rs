@@ -38,20 +38,8 @@ pub enum KeyError {
 impl Key {
     /// Checks the limits ([`limits::KEY_COMPONENT_MAX`], [`limits::KEY_MAX`]).
     pub fn new(components: impl IntoIterator<Item = impl Into<String>>) -> Result<Self, KeyError> {
-        let components: Vec<String> = components.into_iter().map(Into::into).collect();
-        for (index, component) in components.iter().enumerate() {
-            if component.len() > limits::KEY_COMPONENT_MAX {
-                return Err(KeyError::Component {
-                    index,
-                    len: component.len(),
-                });
-            }
-        }
-        let key = Self(components);
-        let len = key.to_string().len();
-        if len > limits::KEY_MAX {
-            return Err(KeyError::Whole { len });
-        }
+        let key = Self(components.into_iter().map(Into::into).collect());
+        key.check()?;
         Ok(key)
     }
 
@@ -60,9 +48,36 @@ impl Key {
         Self(Vec::new())
     }
 
-    /// Checks a key that came from outside already assembled (a decoded frame).
-    pub fn check(self) -> Result<Self, KeyError> {
-        Self::new(self.0)
+    /// Checks the limits of a key that came from outside already assembled (a decoded frame).
+    ///
+    /// # Errors
+    /// See [`KeyError`].
+    pub fn check(&self) -> Result<(), KeyError> {
+        for (index, component) in self.0.iter().enumerate() {
+            if component.len() > limits::KEY_COMPONENT_MAX {
+                return Err(KeyError::Component {
+                    index,
+                    len: component.len(),
+                });
+            }
+        }
+        match self.serialized_len() {
+            len if len > limits::KEY_MAX => Err(KeyError::Whole { len }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Length of the serialized form in bytes, without writing it: this is asked of every call.
+    fn serialized_len(&self) -> usize {
+        let of = |component: &String| match component.len() {
+            0 => 2,
+            len => len + component.bytes().filter(|b| matches!(b, b'\\' | b'/')).count(),
+        };
+        let separators = self.0.len().saturating_sub(1);
+        match self.0.is_empty() {
+            true => 1,
+            false => self.0.iter().map(of).sum::<usize>() + separators,
+        }
     }
 
     /// The components, in order.
@@ -198,6 +213,7 @@ mod tests {
         #[test]
         fn every_key_survives_its_serialized_form(parts in prop::collection::vec(".{0,8}", 0..6)) {
             let key = Key::new(parts).unwrap();
+            prop_assert_eq!(key.serialized_len(), key.to_string().len());
             prop_assert_eq!(Key::parse(&key.to_string()).unwrap(), key);
         }
     }

@@ -71,6 +71,11 @@ pub use failpoints::{hit, watch};
 #[cfg(feature = "planted")]
 mod bugs {
     use std::cell::RefCell;
+    use std::sync::OnceLock;
+
+    /// The bug in every thread of this process, for programs that run as real processes.
+    const VARIABLE: &str = "CLINCH_PLANTED";
+    static EVERYWHERE: OnceLock<Option<String>> = OnceLock::new();
 
     thread_local! {
         static BUG: RefCell<Option<String>> = const { RefCell::new(None) };
@@ -81,9 +86,10 @@ mod bugs {
         BUG.set(name.map(str::to_owned));
     }
 
-    /// Whether this bug is in.
+    /// Whether this bug is in: planted in this thread, or named by the process's environment.
     pub fn is_planted(name: &str) -> bool {
         BUG.with_borrow(|bug| bug.as_deref() == Some(name))
+            || EVERYWHERE.get_or_init(|| std::env::var(VARIABLE).ok()).as_deref() == Some(name)
     }
 }
 
