@@ -18,6 +18,9 @@ use super::fired::Fired;
 use super::places::Places;
 use crate::history::Recorder;
 
+/// What clocks that run at different rates may differ by in a run of some minutes, in ms.
+const DRIFT_MAX_MS: i64 = 30_000;
+
 /// What ends an event.
 enum Undo {
     Join(Vec<(Machine, Machine)>),
@@ -48,6 +51,8 @@ pub(super) struct Nemesis {
     down: BTreeMap<usize, Duration>,
     disks: Vec<SimFaults>,
     rot: Option<Rot>,
+    /// The furthest that any wall clock was ever ahead, in ms.
+    furthest_ms: i64,
     /// Nodes that gave up by themselves while nothing was wrong with their disks.
     pub(super) broken: Vec<Broken>,
     pub(super) fired: Fired,
@@ -97,6 +102,7 @@ impl Nemesis {
             down: BTreeMap::new(),
             disks,
             rot: None,
+            furthest_ms: 0,
             broken: Vec::new(),
             fired,
         }
@@ -111,6 +117,7 @@ impl Nemesis {
     pub(super) fn tick(&mut self, sim: &mut Simulation) {
         let now = sim.now();
         self.bury(sim);
+        self.furthest_ms = skews(sim).into_iter().fold(self.furthest_ms, i64::max);
         while let Some(entry) = self.undo.first_entry()
             && entry.key().0 <= now
         {
@@ -486,6 +493,11 @@ impl Nemesis {
         self.undo.clear();
         sim.heal();
         sim.world().set_links(LinkRule::default());
+        // The clocks agree again, ahead of what any of them ever showed: whatever was due anywhere is due now.
+        let furthest = self.furthest_ms + DRIFT_MAX_MS;
+        for (node, skew) in skews(sim).into_iter().enumerate() {
+            sim.jump_clock(node, furthest - skew);
+        }
         for node in 0..sim.len() {
             let machine = sim.machine(node);
             sim.world().resume(machine);
@@ -546,6 +558,16 @@ impl Nemesis {
         fired.add("packets-corrupted", net.corrupted);
         fired
     }
+}
+
+/// How far every wall clock is ahead, in ms.
+fn skews(sim: &mut Simulation) -> Vec<i64> {
+    (0..sim.len())
+        .map(|node| {
+            let machine = sim.machine(node);
+            sim.world().clock(machine).skew_ms()
+        })
+        .collect()
 }
 
 fn calm_sync(faults: &mut SimFaults) {

@@ -14,11 +14,12 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use super::clients::{Crew, Manner};
+use super::clients::{Crew, Manner, Role};
 use super::faults::{Fault, Plan};
 use super::nemesis::Nemesis;
 use super::places::{Places, node_of};
 use super::{Broken, Summary, prefix};
+use crate::actors::Subject;
 use crate::checkers::{self, Law};
 use crate::doors::Door;
 use crate::history::Recorder;
@@ -29,6 +30,8 @@ use crate::workload::Calls;
 const FORM_MAX: Duration = Duration::from_secs(60);
 /// Simulated time a healed cluster has to answer everybody (G11, A13).
 const RECOVERY_MAX: Duration = Duration::from_secs(60);
+/// Simulated time after the healing in which every schedule must have fired: the longest, and what it may be late.
+const SCHEDULES_MAX: Duration = Duration::from_secs(9);
 /// Time that one of the last calls may take.
 const LAST_CALL_MAX: Duration = Duration::from_secs(20);
 /// Violations told.
@@ -88,7 +91,7 @@ fn run_here(options: &Options) -> anyhow::Result<Summary> {
     let watch = sim.world().watch();
     let crew = Crew {
         calls: Calls::on(options.seed, Recorder::on_clock(watch)),
-        keys: Arc::new((0..rng.random_range(1..10)).map(|k| format!("k{k}")).collect()),
+        keys: Arc::new(keys(&mut rng)),
         stop: Arc::new(AtomicBool::new(false)),
         working: Arc::default(),
         broken: Arc::default(),
@@ -105,10 +108,22 @@ fn run_here(options: &Options) -> anyhow::Result<Summary> {
     judge(&mut sim, &crew, options, broken, recovery_ms, fired, &places)
 }
 
+/// The actors of a run: counters always, others by chance.
+fn keys(rng: &mut StdRng) -> Vec<String> {
+    let mut keys: Vec<String> = (0..rng.random_range(1..6)).map(|k| format!("k{k}")).collect();
+    for (_, letter) in Role::OTHERS {
+        if rng.random_bool(0.5) {
+            keys.extend((0..rng.random_range(1..3)).map(|k| format!("{letter}{k}")));
+        }
+    }
+    keys
+}
+
 /// A cluster that serves.
 fn cluster(rng: &mut StdRng, seed: u64, shards: u32) -> anyhow::Result<Simulation> {
     let nodes = if rng.random_bool(0.8) { 3 } else { 5 };
     let sim = actors::registry()
+        .actor::<Subject>()
         .simulate(seed)
         .nodes(nodes)
         .shards(shards)
@@ -193,19 +208,24 @@ fn live(
         }
     }
     let recovery_ms = u64::try_from((sim.now() - healed).as_millis())?;
+    if crew.keys.iter().any(|key| Role::of(key) == Role::Schedule) {
+        while sim.now() < healed + SCHEDULES_MAX {
+            step(sim);
+        }
+    }
     last_calls(sim, crew, broken)?;
     broken.append(&mut nemesis.broken);
     Ok((recovery_ms, nemesis.fired(sim)))
 }
 
-/// One increment and one read of every counter: all must be answered.
+/// The last calls on every actor: all must be answered.
 fn last_calls(sim: &mut Simulation, crew: &Crew, broken: &mut Vec<Broken>) -> anyhow::Result<()> {
     let task = crew.clone();
     let unanswered = sim.run(|cluster| async move {
         let door = Door::Roaming(cluster);
         let mut unanswered = Vec::new();
         for key in task.keys.iter() {
-            for op in [task.calls.increment(), crate::history::Op::Read] {
+            for op in Role::of(key).last_calls(task.calls.number()) {
                 // Calls of the same moment count as concurrent; a last read must be last.
                 tokio::time::sleep(Duration::from_millis(2)).await;
                 let answer = task.calls.call(&door, "last", key, op, LAST_CALL_MAX).await;
