@@ -51,6 +51,42 @@ pub struct SimArgs {
     child: bool,
 }
 
+/// Replays the seeds that once broke a law.
+#[derive(Debug, Clone, Args)]
+pub struct CorpusArgs {
+    /// The file with the seeds.
+    #[arg(long, default_value = "jepsen-like-tests/corpus/seeds.txt")]
+    file: PathBuf,
+    /// Processes at the same time; without it, one per processor.
+    #[arg(long)]
+    jobs: Option<usize>,
+}
+
+impl CorpusArgs {
+    /// Runs every seed of the file: a number at the beginning of a line; what follows is for people.
+    ///
+    /// # Errors
+    /// When the file cannot be read or processes cannot be started.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let what = || format!("the corpus {}", self.file.display());
+        let text = std::fs::read_to_string(&self.file).with_context(what)?;
+        let lines = text
+            .lines()
+            .filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
+        let seeds: Result<Vec<u64>, _> = lines
+            .map(|line| line.split_whitespace().next().unwrap_or_default().parse())
+            .collect();
+        let args = SimArgs::of_bug(None, &[], self.jobs);
+        let totals = args.many(&seeds.with_context(what)?, |summary| {
+            if !summary.broken.is_empty() {
+                tell(summary, args.minutes, &[]);
+            }
+        })?;
+        println!("{}", totals.text());
+        Ok(totals.verdict())
+    }
+}
+
 /// What came of many seeds.
 #[derive(Debug, Default)]
 pub struct Totals {
@@ -61,6 +97,23 @@ pub struct Totals {
 }
 
 impl SimArgs {
+    /// Seeds with this bug under these faults (none: those that the seeds choose), half a minute each.
+    pub(super) fn of_bug(bug: Option<&str>, faults: &[Fault], jobs: Option<usize>) -> Self {
+        Self {
+            seeds: 1,
+            seed: None,
+            minutes: 0.5,
+            faults: faults.to_vec(),
+            jobs,
+            twice: false,
+            histories: PathBuf::from("target/sim"),
+            keep: false,
+            trace: None,
+            bug: bug.map(str::to_owned),
+            child: false,
+        }
+    }
+
     /// Runs the seeds and tells what came of them.
     ///
     /// # Errors
@@ -81,12 +134,7 @@ impl SimArgs {
             }
         })?;
         println!("{}", totals.text());
-        let sound = totals.died.is_empty() && totals.summaries.iter().all(|s| s.broken.is_empty());
-        Ok(if sound {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        })
+        Ok(totals.verdict())
     }
 
     fn run_child(&self) -> anyhow::Result<ExitCode> {
@@ -231,6 +279,15 @@ fn tell(summary: &Summary, minutes: f64, faults: &[Fault]) {
 }
 
 impl Totals {
+    /// Whether every seed ended and kept every law.
+    pub fn verdict(&self) -> ExitCode {
+        let sound = self.died.is_empty() && self.summaries.iter().all(|s| s.broken.is_empty());
+        match sound {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        }
+    }
+
     /// Sums, for people.
     pub fn text(&self) -> String {
         let sum = |of: fn(&Summary) -> f64| self.summaries.iter().map(of).sum::<f64>();

@@ -12,7 +12,9 @@ mod faults;
 mod fired;
 mod nemesis;
 mod places;
+pub mod planted;
 mod prefix;
+pub mod report;
 mod run;
 mod summary;
 

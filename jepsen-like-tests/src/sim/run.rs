@@ -1,6 +1,6 @@
 //! One run: safety under faults, then liveness once everything is healed, then the verdict.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +32,8 @@ const FORM_MAX: Duration = Duration::from_secs(60);
 const RECOVERY_MAX: Duration = Duration::from_secs(60);
 /// Simulated time after the healing in which every schedule must have fired: the longest, and what it may be late.
 const SCHEDULES_MAX: Duration = Duration::from_secs(9);
+/// How often the states of the replicas are compared.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Time that one of the last calls may take.
 const LAST_CALL_MAX: Duration = Duration::from_secs(20);
 /// Violations told.
@@ -178,9 +180,14 @@ fn live(
         places.running(None);
     };
     let until = sim.now() + options.time;
+    let mut look_at = sim.now();
     while sim.now() < until {
         nemesis.tick(sim);
         step(sim);
+        if sim.now() >= look_at {
+            look_at += LOOK_EVERY;
+            replicas_agree(sim, broken);
+        }
     }
     recorder.mark("everything is healed");
     crew.stop.store(true, Ordering::Relaxed);
@@ -214,8 +221,37 @@ fn live(
         }
     }
     last_calls(sim, crew, broken)?;
+    replicas_agree(sim, broken);
     broken.append(&mut nemesis.broken);
     Ok((recovery_ms, nemesis.fired(sim)))
+}
+
+/// A12: replicas that have applied the same entry have the same state.
+fn replicas_agree(sim: &Simulation, broken: &mut Vec<Broken>) {
+    let mut states: BTreeMap<(u32, u64), (usize, u64, u64)> = BTreeMap::new();
+    for node in 0..sim.len() {
+        let Some(running) = sim.node(node) else { continue };
+        for (group, term, index, digest) in running.digests() {
+            match states.insert((group, index), (node, term, digest)) {
+                Some((other, other_term, other_digest)) if (other_term, other_digest) != (term, digest) => {
+                    let text = format!(
+                        "group {group} at entry {index}: nodes {} and {} differ, at {:.3} s",
+                        other + 1,
+                        node + 1,
+                        sim.now().as_secs_f64()
+                    );
+                    // One is enough: what differs stays so.
+                    if broken.iter().all(|b| !b.law.starts_with("A12")) {
+                        broken.push(Broken {
+                            law: "A12 replicas agree".into(),
+                            text,
+                        });
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
 }
 
 /// The last calls on every actor: all must be answered.
