@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use jepsen_like_tests::sim::check::CheckArgs;
 use jepsen_like_tests::sim::cli::{CorpusArgs, SimArgs};
 use jepsen_like_tests::sim::planted::PlantedArgs;
 use jepsen_like_tests::sim::report::ReportArgs;
@@ -22,6 +23,8 @@ enum Command {
     Planted(PlantedArgs),
     /// Both, with the results in REPORT.md.
     Report(ReportArgs),
+    /// What every change goes through.
+    Check(CheckArgs),
     /// Seeds that once broke a law: they must not again.
     Corpus(CorpusArgs),
 }
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
                 false => ExitCode::FAILURE,
             }),
         Command::Report(args) => args.run(),
+        Command::Check(args) => args.run(),
         Command::Corpus(args) => args.run(),
     };
     result.unwrap_or_else(|error| {

@@ -63,11 +63,27 @@ pub struct CorpusArgs {
 }
 
 impl CorpusArgs {
+    /// Of the file in this repository.
+    pub(super) fn new(jobs: Option<usize>) -> Self {
+        Self {
+            file: concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/seeds.txt").into(),
+            jobs,
+        }
+    }
+
+    /// As [`CorpusArgs::totals`], for a program.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        Ok(self.totals()?.verdict())
+    }
+
     /// Runs every seed of the file: a number at the beginning of a line; what follows is for people.
     ///
     /// # Errors
     /// When the file cannot be read or processes cannot be started.
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub fn totals(self) -> anyhow::Result<Totals> {
         let what = || format!("the corpus {}", self.file.display());
         let text = std::fs::read_to_string(&self.file).with_context(what)?;
         let lines = text
@@ -83,7 +99,7 @@ impl CorpusArgs {
             }
         })?;
         println!("{}", totals.text());
-        Ok(totals.verdict())
+        Ok(totals)
     }
 }
 
@@ -112,6 +128,16 @@ impl SimArgs {
             bug: bug.map(str::to_owned),
             child: false,
         }
+    }
+
+    /// The same, each seed twice.
+    pub(super) fn twice(self) -> Self {
+        Self { twice: true, ..self }
+    }
+
+    /// Simulated minutes of faults per seed.
+    pub(super) fn minutes(&self) -> f64 {
+        self.minutes
     }
 
     /// Runs the seeds and tells what came of them.
@@ -252,12 +278,12 @@ fn names(faults: &[Fault]) -> String {
     clippy::disallowed_methods,
     reason = "which seeds are fresh is the one thing that must not repeat"
 )]
-fn fresh_seed() -> anyhow::Result<u64> {
+pub(super) fn fresh_seed() -> anyhow::Result<u64> {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
     Ok(since.as_secs() * 1000)
 }
 
-fn tell(summary: &Summary, minutes: f64, faults: &[Fault]) {
+pub(super) fn tell(summary: &Summary, minutes: f64, faults: &[Fault]) {
     println!("seed {}: {} laws broken", summary.seed, summary.broken.len());
     for broken in &summary.broken {
         println!("  {broken}");
@@ -281,11 +307,15 @@ fn tell(summary: &Summary, minutes: f64, faults: &[Fault]) {
 impl Totals {
     /// Whether every seed ended and kept every law.
     pub fn verdict(&self) -> ExitCode {
-        let sound = self.died.is_empty() && self.summaries.iter().all(|s| s.broken.is_empty());
-        match sound {
+        match self.is_sound() {
             true => ExitCode::SUCCESS,
             false => ExitCode::FAILURE,
         }
+    }
+
+    /// As [`Totals::verdict`].
+    pub fn is_sound(&self) -> bool {
+        self.died.is_empty() && self.summaries.iter().all(|s| s.broken.is_empty())
     }
 
     /// Sums, for people.

@@ -6,6 +6,7 @@
 //! Invariant: everything a run does follows from its seed and its options, in a process of its own.
 //! Not here: the laws ([`crate::checkers`]).
 
+pub mod check;
 pub mod cli;
 mod clients;
 mod faults;

@@ -265,38 +265,11 @@ impl Nemesis {
                 Some(format!("{} nodes", running.len()))
             }
             Fault::Place => {
-                let names = self.places.names();
-                let place = match self.rng.random_bool(0.7) && !names.is_empty() {
-                    true => Some(names[self.rng.random_range(0..names.len())].to_owned()),
-                    false => None,
-                };
-                let after = self.rng.random_range(0..if place.is_some() { 40 } else { 2000 });
-                self.places.arm(sim, node, place, after);
+                self.arm(sim, node);
                 None
             }
-            Fault::SlowSync => {
-                self.disks[node].sync_latency = (Duration::from_millis(1), Duration::from_millis(30));
-                self.set_disk(sim, node);
-                self.later(sim, 200..5000, Undo::Disk(node, calm_sync));
-                Some(format!("node {}", node + 1))
-            }
-            Fault::FailingSync => {
-                self.disks[node].sync_fails = 0.3;
-                self.set_disk(sim, node);
-                self.later(sim, 50..1000, Undo::Disk(node, |faults| faults.sync_fails = 0.0));
-                Some(format!("node {}", node + 1))
-            }
-            Fault::FullDisk => {
-                let disk = sim.disk(node);
-                let used: usize = disk
-                    .names()
-                    .iter()
-                    .filter_map(|n| disk.read(n))
-                    .map(|b| b.len())
-                    .sum();
-                self.disks[node].capacity = Some(used as u64 + self.rng.random_range(0..100_000));
-                self.set_disk(sim, node);
-                self.later(sim, 500..6000, Undo::Disk(node, |faults| faults.capacity = None));
+            Fault::SlowSync | Fault::FailingSync | Fault::FullDisk => {
+                self.trouble_disk(sim, fault, node);
                 Some(format!("node {}", node + 1))
             }
             Fault::BitRot => self.rot(sim, node),
@@ -341,6 +314,50 @@ impl Nemesis {
             | Fault::ClockSkew
             | Fault::ClockDrift
             | Fault::LyingSync => None,
+        }
+    }
+
+    /// Cuts the power of a node at a named place in the code.
+    fn arm(&mut self, sim: &Simulation, node: usize) {
+        let seen = self.places.seen();
+        let (place, times) = match self.rng.random_bool(0.8) && !seen.is_empty() {
+            true => {
+                let (place, times) = seen[self.rng.random_range(0..seen.len())];
+                (Some(place.to_owned()), times)
+            }
+            false => (None, 2000),
+        };
+        // Soon at a place that is seldom come by, else it would never happen there.
+        let after = self.rng.random_range(0..=(times / 20).min(2000));
+        self.places.arm(sim, node, place, after);
+    }
+
+    /// Something is wrong with a disk for a while.
+    fn trouble_disk(&mut self, sim: &Simulation, fault: Fault, node: usize) {
+        match fault {
+            Fault::SlowSync => {
+                self.disks[node].sync_latency = (Duration::from_millis(1), Duration::from_millis(30));
+                self.set_disk(sim, node);
+                self.later(sim, 200..5000, Undo::Disk(node, calm_sync));
+            }
+            Fault::FailingSync => {
+                self.disks[node].sync_fails = 0.3;
+                self.set_disk(sim, node);
+                self.later(sim, 50..1000, Undo::Disk(node, |faults| faults.sync_fails = 0.0));
+            }
+            Fault::FullDisk => {
+                let disk = sim.disk(node);
+                let used: usize = disk
+                    .names()
+                    .iter()
+                    .filter_map(|n| disk.read(n))
+                    .map(|b| b.len())
+                    .sum();
+                self.disks[node].capacity = Some(used as u64 + self.rng.random_range(0..100_000));
+                self.set_disk(sim, node);
+                self.later(sim, 500..6000, Undo::Disk(node, |faults| faults.capacity = None));
+            }
+            _ => {}
         }
     }
 
@@ -544,18 +561,19 @@ impl Nemesis {
                 syncs: _,
             } = sim.disk(node).counts();
             fired.add("syncs-failed", syncs_failed);
-            fired.add("syncs-lied", syncs_lied);
+            fired.add(Fault::LyingSync.name(), syncs_lied);
             fired.add("writes-lost", writes_lost);
             fired.add("writes-torn", writes_torn);
             fired.add("names-lost", names_lost);
             fired.add("writes-refused", writes_refused);
         }
         let net = sim.world().net_counts();
-        fired.add("packets-lost", net.lost);
+        // Conditions of a whole run: they strike packet by packet.
         fired.add("packets-cut", net.cut);
-        fired.add("packets-duplicated", net.duplicated);
-        fired.add("packets-straggled", net.straggled);
-        fired.add("packets-corrupted", net.corrupted);
+        fired.add(Fault::Loss.name(), net.lost);
+        fired.add(Fault::Duplicate.name(), net.duplicated);
+        fired.add(Fault::Reorder.name(), net.straggled);
+        fired.add(Fault::Corrupt.name(), net.corrupted);
         fired
     }
 }

@@ -12,7 +12,7 @@ use super::Fault;
 use super::cli::SimArgs;
 
 /// Seeds that every bug is tried on.
-const ALWAYS: u64 = 20;
+const ALWAYS: u64 = 10;
 
 /// One bug.
 #[derive(Debug, Clone, Copy)]
@@ -186,6 +186,14 @@ impl PlantedArgs {
         }
     }
 
+    /// Until the first seed that catches it.
+    pub(super) fn quick(jobs: Option<usize>) -> Self {
+        Self {
+            third: Some(0),
+            ..Self::new(100, jobs)
+        }
+    }
+
     /// Every chosen bug on its seeds.
     ///
     /// # Errors
@@ -211,7 +219,7 @@ impl PlantedArgs {
         Ok(scores)
     }
 
-    fn hunt(&self, bug: Bug) -> anyhow::Result<Score> {
+    pub(super) fn hunt(&self, bug: Bug) -> anyhow::Result<Score> {
         let mut score = Score {
             bug,
             tried: 0,
@@ -225,7 +233,7 @@ impl PlantedArgs {
             self.jobs,
         );
         let always = if self.third.is_some() { 0 } else { ALWAYS };
-        let batch = if self.third.is_some() { 4 } else { 10 };
+        let batch = if self.third.is_some() { 4 } else { 5 };
         while score.tried < self.seeds && (score.caught == 0 || score.tried < always) {
             let from = self.seed + score.tried;
             let count = batch.min(self.seeds - score.tried);
