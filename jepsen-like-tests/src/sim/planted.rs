@@ -151,7 +151,10 @@ pub struct PlantedArgs {
     /// Only these bugs, with commas between.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Only every third bug, from this one on (0, 1, 2), and stop at the first seed that catches it: for CI, in rotation.
+    /// Stop at the first seeds that catch a bug.
+    #[arg(long)]
+    quick: bool,
+    /// Only every third bug, from this one on (0, 1, 2), and quick: for CI, in rotation.
     #[arg(long)]
     third: Option<usize>,
     /// Processes at the same time; without it, one per processor.
@@ -181,6 +184,7 @@ impl PlantedArgs {
             seeds,
             seed: 700_000,
             only: Vec::new(),
+            quick: false,
             third: None,
             jobs,
         }
@@ -189,16 +193,16 @@ impl PlantedArgs {
     /// Until the first seed that catches it.
     pub(super) fn quick(jobs: Option<usize>) -> Self {
         Self {
-            third: Some(0),
+            quick: true,
             ..Self::new(100, jobs)
         }
     }
 
-    /// Every chosen bug on its seeds.
+    /// Every chosen bug on its seeds; `each` is told all scores so far after each of them.
     ///
     /// # Errors
     /// When there is no such bug, or processes cannot be started.
-    pub fn run(&self) -> anyhow::Result<Vec<Score>> {
+    pub fn run(&self, mut each: impl FnMut(&[Score]) -> anyhow::Result<()>) -> anyhow::Result<Vec<Score>> {
         ensure!(
             cfg!(feature = "planted"),
             "bugs are only in programs built with --features planted"
@@ -215,6 +219,7 @@ impl PlantedArgs {
             let score = self.hunt(bug)?;
             println!("{}", score.line());
             scores.push(score);
+            each(&scores)?;
         }
         Ok(scores)
     }
@@ -232,8 +237,8 @@ impl PlantedArgs {
             bug.faults,
             self.jobs,
         );
-        let always = if self.third.is_some() { 0 } else { ALWAYS };
-        let batch = if self.third.is_some() { 4 } else { 5 };
+        let quick = self.quick || self.third.is_some();
+        let (always, batch) = if quick { (0, 4) } else { (ALWAYS, 5) };
         while score.tried < self.seeds && (score.caught == 0 || score.tried < always) {
             let from = self.seed + score.tried;
             let count = batch.min(self.seeds - score.tried);

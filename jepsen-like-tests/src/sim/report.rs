@@ -38,6 +38,9 @@ struct PlantedFlags {
     /// Most seeds for a bug that stays unnoticed.
     #[arg(long, default_value_t = 100)]
     bug_seeds: u64,
+    /// Stop at the first seeds that catch a bug.
+    #[arg(long)]
+    quick: bool,
     /// Processes at the same time; without it, one per processor.
     #[arg(long)]
     jobs: Option<usize>,
@@ -62,9 +65,15 @@ impl ReportArgs {
             }
         })?;
         println!("{}", totals.text());
-        let scores = PlantedArgs::new(self.planted.bug_seeds, self.planted.jobs).run()?;
-        let text = report(&totals.text(), self.seed, self.seeds, &scores)?;
-        std::fs::write(&self.out, text).with_context(|| format!("writing {}", self.out.display()))?;
+        let bugs = match self.planted.quick {
+            true => PlantedArgs::quick(self.planted.jobs),
+            false => PlantedArgs::new(self.planted.bug_seeds, self.planted.jobs),
+        };
+        // Written after each bug: whoever ends it early has what there is.
+        let scores = bugs.run(|scores| {
+            let text = report(&totals.text(), self.seed, self.seeds, scores)?;
+            std::fs::write(&self.out, text).with_context(|| format!("writing {}", self.out.display()))
+        })?;
         let passed = totals.died.is_empty()
             && totals.summaries.iter().all(|s| s.broken.is_empty())
             && scores.iter().all(|s| s.caught > 0);
@@ -88,7 +97,15 @@ fn report(sound: &str, seed: u64, seeds: u64, scores: &[Score]) -> anyhow::Resul
         writeln!(out, "- {line}")?;
     }
     let caught = scores.iter().filter(|s| s.caught > 0).count();
-    writeln!(out, "\n## Planted bugs: {caught} of {} caught\n", scores.len())?;
+    let (count, all) = (scores.len(), super::planted::BUGS.len());
+    writeln!(out, "\n## Planted bugs: {caught} of {count} caught\n")?;
+    if count < all {
+        writeln!(
+            out,
+            "{} more were not tried: the command was ended early.\n",
+            all - count
+        )?;
+    }
     writeln!(out, "| bug | what it does | seeds that catch it | first | laws |")?;
     writeln!(out, "|---|---|---|---|---|")?;
     for score in scores {
