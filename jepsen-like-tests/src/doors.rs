@@ -28,6 +28,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use crate::actors::{SUBJECT, Told};
 use crate::history::{Answer, Meta, Op};
 
 /// Largest HTTP answer that is read, in bytes.
@@ -75,11 +76,44 @@ async fn roam(cluster: &Cluster, key: &str, op: Op, timeout: Duration) -> Answer
     let reply = match op {
         Op::Increment(by) => counter.increment(Some(by)).timeout(timeout).meta().await,
         Op::Read => counter.get_count().timeout(timeout).meta().await,
+        other => {
+            let (actor, action, args) = wire(other);
+            let call = cluster.raw(actor, key).action::<Told>(action, args);
+            return match call.timeout(timeout).meta().await {
+                Ok((told, meta)) => Answer::told(told, meta.into()),
+                Err(error) => Answer::error(error.is_perhaps(), error.to_string()),
+            };
+        }
     };
     match reply {
         Ok((value, meta)) => Answer::ok(value, meta.into()),
         Err(error) => Answer::error(error.is_perhaps(), error.to_string()),
     }
+}
+
+/// What is called, and with what.
+fn wire(op: Op) -> (&'static str, &'static str, Vec<i64>) {
+    let (action, args) = match op {
+        Op::Increment(by) => return ("counter", "increment", vec![by]),
+        Op::Read => return ("counter", "getCount", Vec::new()),
+        Op::Write(value) => ("write", vec![value]),
+        Op::Cas(from, to) => ("cas", vec![from, to]),
+        Op::Get => ("get", Vec::new()),
+        Op::Append(value) => ("append", vec![value]),
+        Op::List => ("list", Vec::new()),
+        Op::Spoil(value) => ("spoil", vec![value]),
+        Op::Stamp(value) => ("stamp", vec![value]),
+        Op::Stamps => ("stamps", Vec::new()),
+        Op::Remind(number, after_ms) => (
+            "remind",
+            vec![number, i64::try_from(after_ms).unwrap_or(i64::MAX)],
+        ),
+        Op::Fired => ("fired", Vec::new()),
+        Op::Add(by) => ("add", vec![by]),
+        Op::Sum => ("sum", Vec::new()),
+        Op::End => ("end", Vec::new()),
+    };
+    (SUBJECT, action, args)
 }
 
 /// A client of one node's gateway. It does not repeat anything.
@@ -107,12 +141,9 @@ impl Gateway {
     }
 
     async fn call(&self, key: &str, op: Op, timeout: Duration) -> Answer {
-        let (action, args) = match op {
-            Op::Increment(by) => ("increment", json!([by])),
-            Op::Read => ("getCount", json!([])),
-        };
+        let (actor, action, args) = wire(op);
         let uri = format!(
-            "{}/gateway/counter/action/{action}?rvt-namespace=default&rvt-method=getOrCreate&rvt-runner=default&rvt-key={}",
+            "{}/gateway/{actor}/action/{action}?rvt-namespace=default&rvt-method=getOrCreate&rvt-runner=default&rvt-key={}",
             self.base,
             percent_encode(key)
         );
@@ -313,12 +344,9 @@ impl Direct {
     }
 
     fn request_keeping(&self, key: &str, op: Op, seq: u64, acked_below: u64) -> CallRequest {
-        let (name, args) = match op {
-            Op::Increment(by) => ("increment", ciborium::Value::Array(vec![by.into()])),
-            Op::Read => ("getCount", ciborium::Value::Array(Vec::new())),
-        };
+        let (actor, name, args) = wire(op);
         let mut bytes = Vec::new();
-        ciborium::into_writer(&args, &mut bytes).expect("a list of at most one number is written to memory");
+        ciborium::into_writer(&args, &mut bytes).expect("a list of numbers is written to memory");
         CallRequest {
             request: RequestId {
                 session: self.session,
@@ -328,7 +356,7 @@ impl Direct {
             long_dedup: false,
             target: Target::Key {
                 namespace: "default".into(),
-                name: "counter".into(),
+                name: actor.into(),
                 key: Key::new([key]).expect("keys of tests are short"),
                 create: Some(CreateSpec::default()),
             },
@@ -369,11 +397,14 @@ impl Direct {
             perhaps: e.reaction() == Reaction::SameRequest,
             text: e.to_string(),
         })?;
-        let value: i64 = ciborium::from_reader(&reply.output[..]).map_err(|e| No {
-            perhaps: true,
-            text: format!("an answer that is no number: {e}"),
-        })?;
-        Ok(Answer::ok(value, reply.meta.into()))
+        let told: Told = ciborium::from_reader::<i64, _>(&reply.output[..])
+            .map(|value| (value, Vec::new()))
+            .or_else(|_| ciborium::from_reader(&reply.output[..]))
+            .map_err(|e| No {
+                perhaps: true,
+                text: format!("an answer that is no number: {e}"),
+            })?;
+        Ok(Answer::told(told, reply.meta.into()))
     }
 }
 

@@ -14,7 +14,7 @@ use clinch_types::CallMeta;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-/// What was asked of a counter.
+/// What was asked: of a counter, or of the [`crate::actors::Subject`] of other workloads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Op {
@@ -22,6 +22,50 @@ pub enum Op {
     Increment(i64),
     /// Tell the sum.
     Read,
+    /// A register: this value.
+    Write(i64),
+    /// A register: the second value, if it has the first.
+    Cas(i64, i64),
+    /// A register: tell the value.
+    Get,
+    /// A list: one more at its end; tells its length.
+    Append(i64),
+    /// A list: tell all of it.
+    List,
+    /// Change everything, then fail.
+    Spoil(i64),
+    /// This value in the state and in two KV entries.
+    Stamp(i64),
+    /// Tell all three.
+    Stamps,
+    /// A schedule with this number, after so many ms.
+    Remind(i64, u64),
+    /// Tell what fired: number, due, fired, ...
+    Fired,
+    /// A sum that may be destroyed: add this.
+    Add(i64),
+    /// Tell that sum.
+    Sum,
+    /// Destroy it.
+    End,
+}
+
+impl Op {
+    /// Whether it changes anything when it succeeds.
+    pub fn writes(self) -> bool {
+        match self {
+            Self::Increment(_)
+            | Self::Write(_)
+            | Self::Cas(..)
+            | Self::Append(_)
+            | Self::Spoil(_)
+            | Self::Stamp(_)
+            | Self::Remind(..)
+            | Self::Add(_)
+            | Self::End => true,
+            Self::Read | Self::Get | Self::List | Self::Stamps | Self::Fired | Self::Sum => false,
+        }
+    }
 }
 
 /// How it ended.
@@ -76,6 +120,9 @@ pub struct Operation {
     pub outcome: Outcome,
     /// With [`Outcome::Ok`], where the answer was produced.
     pub meta: Option<Meta>,
+    /// With [`Outcome::Ok`], what was told beside the value.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub list: Vec<i64>,
     /// What the client was told when there was no value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -105,6 +152,8 @@ pub struct Answer {
     pub outcome: Outcome,
     /// Where the answer was produced.
     pub meta: Option<Meta>,
+    /// What was told beside the value.
+    pub list: Vec<i64>,
     /// What was said instead of a value.
     pub error: Option<String>,
 }
@@ -115,7 +164,16 @@ impl Answer {
         Self {
             outcome: Outcome::Ok(value),
             meta: Some(meta),
+            list: Vec::new(),
             error: None,
+        }
+    }
+
+    /// A value and a list, and where they came from.
+    pub fn told((value, list): (i64, Vec<i64>), meta: Meta) -> Self {
+        Self {
+            list,
+            ..Self::ok(value, meta)
         }
     }
 
@@ -125,6 +183,7 @@ impl Answer {
         Self {
             outcome,
             meta: None,
+            list: Vec::new(),
             error: Some(error.into()),
         }
     }
@@ -186,6 +245,7 @@ impl Recorder {
             return_ns: None,
             outcome: Outcome::Unknown,
             meta: None,
+            list: Vec::new(),
             error: None,
         });
         id
@@ -195,11 +255,17 @@ impl Recorder {
     pub fn complete(&self, id: usize, answer: Answer) {
         let return_ns = Some(self.now_ns());
         if let Some(operation) = self.lock().0.get_mut(id) {
-            let Answer { outcome, meta, error } = answer;
+            let Answer {
+                outcome,
+                meta,
+                list,
+                error,
+            } = answer;
             *operation = Operation {
                 return_ns,
                 outcome,
                 meta,
+                list,
                 error,
                 ..operation.clone()
             };

@@ -7,6 +7,7 @@
 //! real time are verified against them.
 //! Not here: the product's own tests, and starting processes (`clinch::cli::local`).
 
+pub mod actors;
 pub mod bed;
 pub mod checkers;
 pub mod doors;

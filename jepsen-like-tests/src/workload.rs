@@ -47,12 +47,15 @@ impl Calls {
 
     /// An increment by an amount that no other has.
     pub fn increment(&self) -> Op {
+        Op::Increment(self.number())
+    }
+
+    /// A number that no other call has.
+    pub fn number(&self) -> i64 {
         let number = self.amounts.fetch_add(1, Ordering::Relaxed) + 1;
         let mut rng = StdRng::seed_from_u64(self.seed ^ number.rotate_left(32));
         // Distinct, and sums of few are distinct too, almost always. A run has far less than 2^31 calls.
-        Op::Increment(
-            i64::try_from(number).unwrap_or(i64::MAX >> 16) * AMOUNT_STEP + rng.random_range(0..AMOUNT_STEP),
-        )
+        i64::try_from(number).unwrap_or(i64::MAX >> 16) * AMOUNT_STEP + rng.random_range(0..AMOUNT_STEP)
     }
 
     /// Makes one call.

@@ -8,7 +8,7 @@ use clinch_client::{RoutedCall, Router};
 use clinch_gateway::{Backend, BoxFuture, GatewayCall, ListQuery, Listing, Scope};
 use clinch_types::{
     ActorError, ActorId, ActorInfo, CallError, CallOp, CallReply, ListRequest, NodeId, ShardId, Target, code,
-    codec, group,
+    codec, group, planted,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
@@ -174,7 +174,9 @@ impl Backend for NodeBackend {
         let orphans: Vec<String> = state
             .shards
             .iter()
-            .filter(|(_, p)| p.desired.contains(&self.node) || p.actual.contains(&self.node))
+            .filter(|(_, p)| {
+                planted!("ready-wants-all") || p.desired.contains(&self.node) || p.actual.contains(&self.node)
+            })
             .map(|(shard, _)| shard)
             .filter(|shard| !owners.contains_key(shard))
             .map(ToString::to_string)

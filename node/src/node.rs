@@ -338,6 +338,19 @@ impl Node {
         }
     }
 
+    /// The state of each of its groups: group, term and index of the last applied entry, and a digest.
+    #[cfg(feature = "simulate")]
+    pub fn digests(&self) -> Vec<(u32, u64, u64, u64)> {
+        let storage = &self.parts.storage;
+        let groups = storage.groups().into_iter();
+        groups
+            .filter_map(|group| {
+                let (applied, digest) = storage.digest(group)?;
+                Some((group.0, applied.leader_id.term, applied.index, digest))
+            })
+            .collect()
+    }
+
     /// What keeps it from serving every shard, if anything does.
     #[cfg(feature = "simulate")]
     pub(crate) fn lacks(&self) -> Option<String> {

@@ -139,6 +139,23 @@ impl Storage {
         Ok((log, machine, GroupReader::new(cell)))
     }
 
+    /// The state of a group as one number, with the last entry applied to it: equal on all replicas that have applied
+    /// the same. `None` while it cannot be read.
+    #[cfg(any(test, feature = "test-util"))]
+    pub fn digest(&self, group: GroupId) -> Option<(crate::raft::LogId, u64)> {
+        let cell = self.core.cells.lock().get(&group).cloned()?;
+        let reader = GroupReader::new(cell);
+        let applied = reader.applied()?;
+        let pairs = reader
+            .scan(Bound::Unbounded, Bound::Unbounded, usize::MAX, false)
+            .ok()?;
+        let digest = pairs.iter().fold(0u64, |digest, (key, value)| {
+            let pair = u64::from(crc32c::crc32c(key)) << 32 | u64::from(crc32c::crc32c(value));
+            (digest ^ pair).wrapping_mul(0x0100_0000_01b3)
+        });
+        Some((applied, digest))
+    }
+
     /// The groups that have anything here, in ascending order.
     pub fn groups(&self) -> Vec<GroupId> {
         let mut groups: Vec<GroupId> = self.core.log.groups();

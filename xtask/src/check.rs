@@ -14,6 +14,7 @@ pub(crate) enum Step {
     Tidy,
     Clippy,
     Test,
+    Sim,
     Doctest,
     Doc,
     Deny,
@@ -21,11 +22,12 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Fmt,
         Self::Tidy,
         Self::Clippy,
         Self::Test,
+        Self::Sim,
         Self::Doctest,
         Self::Doc,
         Self::Deny,
@@ -38,6 +40,7 @@ impl Step {
             Self::Tidy => "tidy",
             Self::Clippy => "clippy",
             Self::Test => "test",
+            Self::Sim => "sim",
             Self::Doctest => "doctest",
             Self::Doc => "doc",
             Self::Deny => "deny",
@@ -70,6 +73,7 @@ impl Step {
                 run::cargo(root, &args, &[])?
             }
             Self::Test => run::cargo(root, &with(&["test"], &TEST_TARGETS), &[])?,
+            Self::Sim => run::cargo(root, &SIM, &[])?,
             Self::Doctest => run::cargo(root, &with(&["test"], &["--doc"]), &[])?,
             Self::Doc => {
                 let args = with(&["doc"], &["--no-deps"]);
@@ -91,6 +95,21 @@ impl Step {
 
 /// Everything but benches, which take long, and doc tests, which are a step of their own.
 const TEST_TARGETS: [&str; 5] = ["--lib", "--bins", "--tests", "--examples", "--no-fail-fast"];
+
+/// The bounded share of the simulator: fresh seeds, the corpus, and bugs put in on purpose. With the checks that a
+/// release leaves out, so it has a profile of its own.
+const SIM: [&str; 10] = [
+    "run",
+    "--profile",
+    "sim",
+    "--locked",
+    "-p",
+    "jepsen-like-tests",
+    "--features",
+    "planted",
+    "--",
+    "check",
+];
 
 /// What came of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,7 +199,7 @@ mod tests {
     fn steps_run_in_their_order_and_the_network_is_not_asked_unasked() {
         assert_eq!(
             steps(&[]).unwrap(),
-            ["fmt", "tidy", "clippy", "test", "doctest", "doc", "deny"]
+            ["fmt", "tidy", "clippy", "test", "sim", "doctest", "doc", "deny"]
         );
         assert_eq!(
             steps(&["--only", "doc", "--only", "fmt"]).unwrap(),
@@ -189,7 +208,7 @@ mod tests {
         assert_eq!(steps(&["--only", "advisories"]).unwrap(), ["advisories"]);
         assert_eq!(
             steps(&["--skip", "test", "--skip", "deny"]).unwrap(),
-            ["fmt", "tidy", "clippy", "doctest", "doc"]
+            ["fmt", "tidy", "clippy", "sim", "doctest", "doc"]
         );
     }
 

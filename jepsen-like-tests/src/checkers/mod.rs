@@ -4,6 +4,7 @@
 //! [`bounds`] uses values alone and knows nothing of versions. Both judge each key by itself.
 
 pub mod bounds;
+pub mod laws;
 #[cfg(test)]
 mod samples;
 mod subset;
@@ -35,6 +36,18 @@ pub enum Law {
     FinalRead,
     /// The end is not below what was acknowledged, nor above that and what is unknown.
     Bounds,
+    /// A register has the value written last.
+    Register,
+    /// What was appended is there once, in one order.
+    Lists,
+    /// A turn's effects are seen together or not at all.
+    Atomic,
+    /// A schedule fires once, and not before it is due.
+    Schedules,
+    /// A destroyed actor stays destroyed.
+    Gone,
+    /// What was said to have failed is never seen.
+    Honest,
 }
 
 impl Law {
@@ -49,6 +62,12 @@ impl Law {
             Self::Sums => "A5 every effect once (G1, G5)",
             Self::FinalRead => "A3 read at the end",
             Self::Bounds => "A3 no lost ack (G1)",
+            Self::Register => "A4 registers (G3)",
+            Self::Lists => "A11 lists (G1, G5)",
+            Self::Atomic => "A6 atomic turns (G4)",
+            Self::Schedules => "A7 schedules (G7)",
+            Self::Gone => "A9 gone is gone (G9)",
+            Self::Honest => "A14 honest errors (G4, G10)",
         }
     }
 }
@@ -108,10 +127,21 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Both judges.
+/// All judges: [`witness`] and [`bounds`] of counters, [`laws`] of everything else.
 pub fn check(operations: &[Operation]) -> Verdict {
-    let mut verdict = witness::check(operations);
-    verdict.violations.extend(bounds::check(operations));
+    let is_counter = |o: &Operation| matches!(o.op, Op::Increment(_) | Op::Read);
+    let (counters, others): (Vec<Operation>, Vec<Operation>) =
+        operations.iter().cloned().partition(is_counter);
+    let mut verdict = witness::check(&counters);
+    verdict.violations.extend(bounds::check(&counters));
+    for operation in &others {
+        match operation.outcome {
+            Outcome::Ok(_) => verdict.acknowledged += 1,
+            Outcome::Fail => verdict.failed += 1,
+            Outcome::Unknown => verdict.unknown += 1,
+        }
+    }
+    verdict.violations.extend(laws::check(&others));
     verdict
 }
 
@@ -126,7 +156,7 @@ fn by_key(operations: &[Operation]) -> BTreeMap<&str, Vec<&Operation>> {
 fn amount(operation: &Operation) -> Option<i64> {
     match operation.op {
         Op::Increment(by) => Some(by),
-        Op::Read => None,
+        _ => None,
     }
 }
 

@@ -69,6 +69,7 @@ impl Sample {
             return_ns,
             outcome,
             meta,
+            list: Vec::new(),
             error: None,
         });
     }

@@ -51,6 +51,58 @@ pub struct SimArgs {
     child: bool,
 }
 
+/// Replays the seeds that once broke a law.
+#[derive(Debug, Clone, Args)]
+pub struct CorpusArgs {
+    /// The file with the seeds.
+    #[arg(long, default_value = "jepsen-like-tests/corpus/seeds.txt")]
+    file: PathBuf,
+    /// Processes at the same time; without it, one per processor.
+    #[arg(long)]
+    jobs: Option<usize>,
+}
+
+impl CorpusArgs {
+    /// Of the file in this repository.
+    pub(super) fn new(jobs: Option<usize>) -> Self {
+        Self {
+            file: concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/seeds.txt").into(),
+            jobs,
+        }
+    }
+
+    /// As [`CorpusArgs::totals`], for a program.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        Ok(self.totals()?.verdict())
+    }
+
+    /// Runs every seed of the file: a number at the beginning of a line; what follows is for people.
+    ///
+    /// # Errors
+    /// When the file cannot be read or processes cannot be started.
+    pub fn totals(self) -> anyhow::Result<Totals> {
+        let what = || format!("the corpus {}", self.file.display());
+        let text = std::fs::read_to_string(&self.file).with_context(what)?;
+        let lines = text
+            .lines()
+            .filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
+        let seeds: Result<Vec<u64>, _> = lines
+            .map(|line| line.split_whitespace().next().unwrap_or_default().parse())
+            .collect();
+        let args = SimArgs::of_bug(None, &[], self.jobs);
+        let totals = args.many(&seeds.with_context(what)?, |summary| {
+            if !summary.broken.is_empty() {
+                tell(summary, args.minutes, &[]);
+            }
+        })?;
+        println!("{}", totals.text());
+        Ok(totals)
+    }
+}
+
 /// What came of many seeds.
 #[derive(Debug, Default)]
 pub struct Totals {
@@ -61,6 +113,33 @@ pub struct Totals {
 }
 
 impl SimArgs {
+    /// Seeds with this bug under these faults (none: those that the seeds choose), half a minute each.
+    pub(super) fn of_bug(bug: Option<&str>, faults: &[Fault], jobs: Option<usize>) -> Self {
+        Self {
+            seeds: 1,
+            seed: None,
+            minutes: 0.5,
+            faults: faults.to_vec(),
+            jobs,
+            twice: false,
+            histories: PathBuf::from("target/sim"),
+            keep: false,
+            trace: None,
+            bug: bug.map(str::to_owned),
+            child: false,
+        }
+    }
+
+    /// The same, each seed twice.
+    pub(super) fn twice(self) -> Self {
+        Self { twice: true, ..self }
+    }
+
+    /// Simulated minutes of faults per seed.
+    pub(super) fn minutes(&self) -> f64 {
+        self.minutes
+    }
+
     /// Runs the seeds and tells what came of them.
     ///
     /// # Errors
@@ -81,12 +160,7 @@ impl SimArgs {
             }
         })?;
         println!("{}", totals.text());
-        let sound = totals.died.is_empty() && totals.summaries.iter().all(|s| s.broken.is_empty());
-        Ok(if sound {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        })
+        Ok(totals.verdict())
     }
 
     fn run_child(&self) -> anyhow::Result<ExitCode> {
@@ -204,12 +278,12 @@ fn names(faults: &[Fault]) -> String {
     clippy::disallowed_methods,
     reason = "which seeds are fresh is the one thing that must not repeat"
 )]
-fn fresh_seed() -> anyhow::Result<u64> {
+pub(super) fn fresh_seed() -> anyhow::Result<u64> {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
     Ok(since.as_secs() * 1000)
 }
 
-fn tell(summary: &Summary, minutes: f64, faults: &[Fault]) {
+pub(super) fn tell(summary: &Summary, minutes: f64, faults: &[Fault]) {
     println!("seed {}: {} laws broken", summary.seed, summary.broken.len());
     for broken in &summary.broken {
         println!("  {broken}");
@@ -231,6 +305,19 @@ fn tell(summary: &Summary, minutes: f64, faults: &[Fault]) {
 }
 
 impl Totals {
+    /// Whether every seed ended and kept every law.
+    pub fn verdict(&self) -> ExitCode {
+        match self.is_sound() {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        }
+    }
+
+    /// As [`Totals::verdict`].
+    pub fn is_sound(&self) -> bool {
+        self.died.is_empty() && self.summaries.iter().all(|s| s.broken.is_empty())
+    }
+
     /// Sums, for people.
     pub fn text(&self) -> String {
         let sum = |of: fn(&Summary) -> f64| self.summaries.iter().map(of).sum::<f64>();

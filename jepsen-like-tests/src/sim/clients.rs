@@ -5,6 +5,7 @@
 //!
 //! Invariant: every call is in the history before it is sent.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,6 +36,47 @@ pub(super) struct Crew {
     pub(super) broken: Arc<Mutex<Vec<Broken>>>,
 }
 
+/// What is done with an actor, told by the first letter of its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Counter,
+    Register,
+    List,
+    Stamp,
+    Schedule,
+    Churn,
+}
+
+impl Role {
+    /// All but counters, which every run has.
+    pub(super) const OTHERS: [(Self, &'static str); 5] = [
+        (Self::Register, "r"),
+        (Self::List, "l"),
+        (Self::Stamp, "s"),
+        (Self::Schedule, "t"),
+        (Self::Churn, "d"),
+    ];
+
+    pub(super) fn of(key: &str) -> Self {
+        let found = Self::OTHERS
+            .into_iter()
+            .find(|(_, letter)| key.starts_with(letter));
+        found.map_or(Self::Counter, |(role, _)| role)
+    }
+
+    /// The last calls on an actor of this role: something that writes if it can be repeated, and a look.
+    pub(super) fn last_calls(self, number: i64) -> Vec<Op> {
+        match self {
+            Self::Counter => vec![Op::Increment(number), Op::Read],
+            Self::Register => vec![Op::Write(number), Op::Get],
+            Self::List => vec![Op::Append(number), Op::List],
+            Self::Stamp => vec![Op::Stamp(number), Op::Stamps],
+            Self::Schedule => vec![Op::Fired],
+            Self::Churn => vec![Op::Add(number), Op::Sum],
+        }
+    }
+}
+
 /// How one client behaves.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Manner {
@@ -55,6 +97,8 @@ struct Member {
     pause_ms: u64,
     /// Share of reads, in percent.
     reads: u32,
+    /// What it last knew of registers: what it compares with.
+    seen: BTreeMap<String, i64>,
 }
 
 impl Crew {
@@ -77,6 +121,7 @@ impl Crew {
             },
             pause_ms: rng.random_range(2..60),
             reads: rng.random_range(20..80),
+            seen: BTreeMap::new(),
             rng,
         };
         *self.working.lock() += 1;
@@ -149,11 +194,37 @@ impl Member {
 
     fn draw(&mut self) -> (String, Op) {
         let key = self.crew.keys[self.rng.random_range(0..self.crew.keys.len())].clone();
-        let op = match self.rng.random_range(0..100) < self.reads {
-            true => Op::Read,
-            false => self.crew.calls.increment(),
+        let read = self.rng.random_range(0..100) < self.reads;
+        let number = self.crew.calls.number();
+        let seldom = self.rng.random_range(0..100) < 6;
+        let op = match (Role::of(&key), read) {
+            (Role::Counter, true) => Op::Read,
+            (Role::Counter, false) => Op::Increment(number),
+            (Role::Register | Role::List | Role::Stamp, false) if seldom => Op::Spoil(number),
+            (Role::Register, true) => Op::Get,
+            (Role::Register, false) => match self.rng.random_bool(0.5) {
+                true => Op::Cas(self.seen.get(&key).copied().unwrap_or(0), number),
+                false => Op::Write(number),
+            },
+            (Role::List, true) => Op::List,
+            (Role::List, false) => Op::Append(number),
+            (Role::Stamp, true) => Op::Stamps,
+            (Role::Stamp, false) => Op::Stamp(number),
+            (Role::Schedule, true) => Op::Fired,
+            (Role::Schedule, false) => Op::Remind(number, self.rng.random_range(0..3000)),
+            (Role::Churn, _) if seldom => Op::End,
+            (Role::Churn, true) => Op::Sum,
+            (Role::Churn, false) => Op::Add(number),
         };
         (key, op)
+    }
+
+    fn learn(&mut self, key: &str, answer: &Answer) {
+        if let Outcome::Ok(value) = answer.outcome
+            && Role::of(key) == Role::Register
+        {
+            self.seen.insert(key.to_owned(), value);
+        }
     }
 
     async fn roam(mut self, config: ClientConfig) {
@@ -173,6 +244,7 @@ impl Member {
             let (key, op) = self.draw();
             let timeout = Duration::from_millis(self.rng.random_range(200..6000));
             let answer = self.crew.calls.call(&door, &self.name, &key, op, timeout).await;
+            self.learn(&key, &answer);
             self.rest(answer.is_ok()).await;
         }
     }
@@ -188,6 +260,7 @@ impl Member {
             let (key, op) = self.draw();
             let timeout = Duration::from_millis(self.rng.random_range(100..2000));
             let answer = self.crew.calls.call(&door, &self.name, &key, op, timeout).await;
+            self.learn(&key, &answer);
             self.rest(answer.is_ok()).await;
         }
     }
@@ -200,6 +273,7 @@ impl Member {
             let id = self.crew.calls.recorder.invoke(&self.name, &key, op);
             let answer = self.insist(&doors, &key, op).await;
             let answered = answer.is_ok();
+            self.learn(&key, &answer);
             self.crew.calls.recorder.complete(id, answer);
             self.rest(answered).await;
         }
@@ -254,7 +328,7 @@ impl Member {
 
     /// G5: a repeated request gets the first answer. Reads leave no record: each may be answered anew.
     fn compare(&self, key: &str, op: Op, first: &Answer, others: &[Answer]) {
-        if op == Op::Read {
+        if !op.writes() {
             return;
         }
         for other in others {

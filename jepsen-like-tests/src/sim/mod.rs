@@ -6,13 +6,16 @@
 //! Invariant: everything a run does follows from its seed and its options, in a process of its own.
 //! Not here: the laws ([`crate::checkers`]).
 
+pub mod check;
 pub mod cli;
 mod clients;
 mod faults;
 mod fired;
 mod nemesis;
 mod places;
+pub mod planted;
 mod prefix;
+pub mod report;
 mod run;
 mod summary;
 

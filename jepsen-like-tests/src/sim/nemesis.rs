@@ -18,6 +18,9 @@ use super::fired::Fired;
 use super::places::Places;
 use crate::history::Recorder;
 
+/// What clocks that run at different rates may differ by in a run of some minutes, in ms.
+const DRIFT_MAX_MS: i64 = 30_000;
+
 /// What ends an event.
 enum Undo {
     Join(Vec<(Machine, Machine)>),
@@ -48,6 +51,8 @@ pub(super) struct Nemesis {
     down: BTreeMap<usize, Duration>,
     disks: Vec<SimFaults>,
     rot: Option<Rot>,
+    /// The furthest that any wall clock was ever ahead, in ms.
+    furthest_ms: i64,
     /// Nodes that gave up by themselves while nothing was wrong with their disks.
     pub(super) broken: Vec<Broken>,
     pub(super) fired: Fired,
@@ -97,6 +102,7 @@ impl Nemesis {
             down: BTreeMap::new(),
             disks,
             rot: None,
+            furthest_ms: 0,
             broken: Vec::new(),
             fired,
         }
@@ -111,6 +117,7 @@ impl Nemesis {
     pub(super) fn tick(&mut self, sim: &mut Simulation) {
         let now = sim.now();
         self.bury(sim);
+        self.furthest_ms = skews(sim).into_iter().fold(self.furthest_ms, i64::max);
         while let Some(entry) = self.undo.first_entry()
             && entry.key().0 <= now
         {
@@ -258,38 +265,11 @@ impl Nemesis {
                 Some(format!("{} nodes", running.len()))
             }
             Fault::Place => {
-                let names = self.places.names();
-                let place = match self.rng.random_bool(0.7) && !names.is_empty() {
-                    true => Some(names[self.rng.random_range(0..names.len())].to_owned()),
-                    false => None,
-                };
-                let after = self.rng.random_range(0..if place.is_some() { 40 } else { 2000 });
-                self.places.arm(sim, node, place, after);
+                self.arm(sim, node);
                 None
             }
-            Fault::SlowSync => {
-                self.disks[node].sync_latency = (Duration::from_millis(1), Duration::from_millis(30));
-                self.set_disk(sim, node);
-                self.later(sim, 200..5000, Undo::Disk(node, calm_sync));
-                Some(format!("node {}", node + 1))
-            }
-            Fault::FailingSync => {
-                self.disks[node].sync_fails = 0.3;
-                self.set_disk(sim, node);
-                self.later(sim, 50..1000, Undo::Disk(node, |faults| faults.sync_fails = 0.0));
-                Some(format!("node {}", node + 1))
-            }
-            Fault::FullDisk => {
-                let disk = sim.disk(node);
-                let used: usize = disk
-                    .names()
-                    .iter()
-                    .filter_map(|n| disk.read(n))
-                    .map(|b| b.len())
-                    .sum();
-                self.disks[node].capacity = Some(used as u64 + self.rng.random_range(0..100_000));
-                self.set_disk(sim, node);
-                self.later(sim, 500..6000, Undo::Disk(node, |faults| faults.capacity = None));
+            Fault::SlowSync | Fault::FailingSync | Fault::FullDisk => {
+                self.trouble_disk(sim, fault, node);
                 Some(format!("node {}", node + 1))
             }
             Fault::BitRot => self.rot(sim, node),
@@ -334,6 +314,50 @@ impl Nemesis {
             | Fault::ClockSkew
             | Fault::ClockDrift
             | Fault::LyingSync => None,
+        }
+    }
+
+    /// Cuts the power of a node at a named place in the code.
+    fn arm(&mut self, sim: &Simulation, node: usize) {
+        let seen = self.places.seen();
+        let (place, times) = match self.rng.random_bool(0.8) && !seen.is_empty() {
+            true => {
+                let (place, times) = seen[self.rng.random_range(0..seen.len())];
+                (Some(place.to_owned()), times)
+            }
+            false => (None, 2000),
+        };
+        // Soon at a place that is seldom come by, else it would never happen there.
+        let after = self.rng.random_range(0..=(times / 20).min(2000));
+        self.places.arm(sim, node, place, after);
+    }
+
+    /// Something is wrong with a disk for a while.
+    fn trouble_disk(&mut self, sim: &Simulation, fault: Fault, node: usize) {
+        match fault {
+            Fault::SlowSync => {
+                self.disks[node].sync_latency = (Duration::from_millis(1), Duration::from_millis(30));
+                self.set_disk(sim, node);
+                self.later(sim, 200..5000, Undo::Disk(node, calm_sync));
+            }
+            Fault::FailingSync => {
+                self.disks[node].sync_fails = 0.3;
+                self.set_disk(sim, node);
+                self.later(sim, 50..1000, Undo::Disk(node, |faults| faults.sync_fails = 0.0));
+            }
+            Fault::FullDisk => {
+                let disk = sim.disk(node);
+                let used: usize = disk
+                    .names()
+                    .iter()
+                    .filter_map(|n| disk.read(n))
+                    .map(|b| b.len())
+                    .sum();
+                self.disks[node].capacity = Some(used as u64 + self.rng.random_range(0..100_000));
+                self.set_disk(sim, node);
+                self.later(sim, 500..6000, Undo::Disk(node, |faults| faults.capacity = None));
+            }
+            _ => {}
         }
     }
 
@@ -486,6 +510,11 @@ impl Nemesis {
         self.undo.clear();
         sim.heal();
         sim.world().set_links(LinkRule::default());
+        // The clocks agree again, ahead of what any of them ever showed: whatever was due anywhere is due now.
+        let furthest = self.furthest_ms + DRIFT_MAX_MS;
+        for (node, skew) in skews(sim).into_iter().enumerate() {
+            sim.jump_clock(node, furthest - skew);
+        }
         for node in 0..sim.len() {
             let machine = sim.machine(node);
             sim.world().resume(machine);
@@ -532,20 +561,31 @@ impl Nemesis {
                 syncs: _,
             } = sim.disk(node).counts();
             fired.add("syncs-failed", syncs_failed);
-            fired.add("syncs-lied", syncs_lied);
+            fired.add(Fault::LyingSync.name(), syncs_lied);
             fired.add("writes-lost", writes_lost);
             fired.add("writes-torn", writes_torn);
             fired.add("names-lost", names_lost);
             fired.add("writes-refused", writes_refused);
         }
         let net = sim.world().net_counts();
-        fired.add("packets-lost", net.lost);
+        // Conditions of a whole run: they strike packet by packet.
         fired.add("packets-cut", net.cut);
-        fired.add("packets-duplicated", net.duplicated);
-        fired.add("packets-straggled", net.straggled);
-        fired.add("packets-corrupted", net.corrupted);
+        fired.add(Fault::Loss.name(), net.lost);
+        fired.add(Fault::Duplicate.name(), net.duplicated);
+        fired.add(Fault::Reorder.name(), net.straggled);
+        fired.add(Fault::Corrupt.name(), net.corrupted);
         fired
     }
+}
+
+/// How far every wall clock is ahead, in ms.
+fn skews(sim: &mut Simulation) -> Vec<i64> {
+    (0..sim.len())
+        .map(|node| {
+            let machine = sim.machine(node);
+            sim.world().clock(machine).skew_ms()
+        })
+        .collect()
 }
 
 fn calm_sync(faults: &mut SimFaults) {

@@ -67,9 +67,14 @@ impl Places {
         self.inner.borrow_mut().struck.take()
     }
 
-    /// Places come by so far.
-    pub(super) fn names(&self) -> Vec<&'static str> {
-        self.inner.borrow().seen.keys().copied().collect()
+    /// Places come by so far, and how often.
+    pub(super) fn seen(&self) -> Vec<(&'static str, u64)> {
+        self.inner
+            .borrow()
+            .seen
+            .iter()
+            .map(|(place, times)| (*place, *times))
+            .collect()
     }
 
     /// How often each was come by, and how often the power was cut there.

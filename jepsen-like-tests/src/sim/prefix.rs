@@ -16,6 +16,7 @@ fn known_at(operations: &[Operation], at_ns: u64) -> Vec<Operation> {
                 return_ns: None,
                 outcome: Outcome::Unknown,
                 meta: None,
+                list: Vec::new(),
                 error: None,
                 ..operation.clone()
             },

@@ -1,6 +1,6 @@
 //! One run: safety under faults, then liveness once everything is healed, then the verdict.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,11 +14,12 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use super::clients::{Crew, Manner};
+use super::clients::{Crew, Manner, Role};
 use super::faults::{Fault, Plan};
 use super::nemesis::Nemesis;
 use super::places::{Places, node_of};
 use super::{Broken, Summary, prefix};
+use crate::actors::Subject;
 use crate::checkers::{self, Law};
 use crate::doors::Door;
 use crate::history::Recorder;
@@ -29,6 +30,10 @@ use crate::workload::Calls;
 const FORM_MAX: Duration = Duration::from_secs(60);
 /// Simulated time a healed cluster has to answer everybody (G11, A13).
 const RECOVERY_MAX: Duration = Duration::from_secs(60);
+/// Simulated time after the healing in which every schedule must have fired: the longest, and what it may be late.
+const SCHEDULES_MAX: Duration = Duration::from_secs(9);
+/// How often the states of the replicas are compared.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Time that one of the last calls may take.
 const LAST_CALL_MAX: Duration = Duration::from_secs(20);
 /// Violations told.
@@ -88,7 +93,7 @@ fn run_here(options: &Options) -> anyhow::Result<Summary> {
     let watch = sim.world().watch();
     let crew = Crew {
         calls: Calls::on(options.seed, Recorder::on_clock(watch)),
-        keys: Arc::new((0..rng.random_range(1..10)).map(|k| format!("k{k}")).collect()),
+        keys: Arc::new(keys(&mut rng)),
         stop: Arc::new(AtomicBool::new(false)),
         working: Arc::default(),
         broken: Arc::default(),
@@ -105,10 +110,22 @@ fn run_here(options: &Options) -> anyhow::Result<Summary> {
     judge(&mut sim, &crew, options, broken, recovery_ms, fired, &places)
 }
 
+/// The actors of a run: counters always, others by chance.
+fn keys(rng: &mut StdRng) -> Vec<String> {
+    let mut keys: Vec<String> = (0..rng.random_range(1..6)).map(|k| format!("k{k}")).collect();
+    for (_, letter) in Role::OTHERS {
+        if rng.random_bool(0.5) {
+            keys.extend((0..rng.random_range(1..3)).map(|k| format!("{letter}{k}")));
+        }
+    }
+    keys
+}
+
 /// A cluster that serves.
 fn cluster(rng: &mut StdRng, seed: u64, shards: u32) -> anyhow::Result<Simulation> {
     let nodes = if rng.random_bool(0.8) { 3 } else { 5 };
     let sim = actors::registry()
+        .actor::<Subject>()
         .simulate(seed)
         .nodes(nodes)
         .shards(shards)
@@ -163,9 +180,14 @@ fn live(
         places.running(None);
     };
     let until = sim.now() + options.time;
+    let mut look_at = sim.now();
     while sim.now() < until {
         nemesis.tick(sim);
         step(sim);
+        if sim.now() >= look_at {
+            look_at += LOOK_EVERY;
+            replicas_agree(sim, broken);
+        }
     }
     recorder.mark("everything is healed");
     crew.stop.store(true, Ordering::Relaxed);
@@ -193,19 +215,53 @@ fn live(
         }
     }
     let recovery_ms = u64::try_from((sim.now() - healed).as_millis())?;
+    if crew.keys.iter().any(|key| Role::of(key) == Role::Schedule) {
+        while sim.now() < healed + SCHEDULES_MAX {
+            step(sim);
+        }
+    }
     last_calls(sim, crew, broken)?;
+    replicas_agree(sim, broken);
     broken.append(&mut nemesis.broken);
     Ok((recovery_ms, nemesis.fired(sim)))
 }
 
-/// One increment and one read of every counter: all must be answered.
+/// A12: replicas that have applied the same entry have the same state.
+fn replicas_agree(sim: &Simulation, broken: &mut Vec<Broken>) {
+    let mut states: BTreeMap<(u32, u64), (usize, u64, u64)> = BTreeMap::new();
+    for node in 0..sim.len() {
+        let Some(running) = sim.node(node) else { continue };
+        for (group, term, index, digest) in running.digests() {
+            match states.insert((group, index), (node, term, digest)) {
+                Some((other, other_term, other_digest)) if (other_term, other_digest) != (term, digest) => {
+                    let text = format!(
+                        "group {group} at entry {index}: nodes {} and {} differ, at {:.3} s",
+                        other + 1,
+                        node + 1,
+                        sim.now().as_secs_f64()
+                    );
+                    // One is enough: what differs stays so.
+                    if broken.iter().all(|b| !b.law.starts_with("A12")) {
+                        broken.push(Broken {
+                            law: "A12 replicas agree".into(),
+                            text,
+                        });
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The last calls on every actor: all must be answered.
 fn last_calls(sim: &mut Simulation, crew: &Crew, broken: &mut Vec<Broken>) -> anyhow::Result<()> {
     let task = crew.clone();
     let unanswered = sim.run(|cluster| async move {
         let door = Door::Roaming(cluster);
         let mut unanswered = Vec::new();
         for key in task.keys.iter() {
-            for op in [task.calls.increment(), crate::history::Op::Read] {
+            for op in Role::of(key).last_calls(task.calls.number()) {
                 // Calls of the same moment count as concurrent; a last read must be last.
                 tokio::time::sleep(Duration::from_millis(2)).await;
                 let answer = task.calls.call(&door, "last", key, op, LAST_CALL_MAX).await;

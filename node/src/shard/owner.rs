@@ -132,6 +132,10 @@ impl Owner {
                 self.dedup.load_floor(request.session, floor, now);
             } else {
                 let record: DedupRecord = codec::decode(&value).map_err(|e| bad("dedup record", &e))?;
+                let now = match planted!("dedup-by-wall-clock") {
+                    true => record.at,
+                    false => now,
+                };
                 self.dedup.load(request, record, now);
             }
             records += 1;
@@ -149,6 +153,9 @@ impl Owner {
 
     /// The clock that the ages of dedup records are counted by: it looks like wall time, and never jumps.
     pub(crate) fn dedup_now(&self) -> WallMs {
+        if planted!("dedup-by-wall-clock") {
+            return self.context.clock.wall();
+        }
         self.born_wall.after(self.born.elapsed())
     }
 

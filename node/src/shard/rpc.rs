@@ -10,7 +10,7 @@ use bytes::Bytes;
 use clinch_storage::raft::{Snapshot, SnapshotMeta, Vote};
 use clinch_storage::{GroupId, SnapshotSink, Storage};
 use clinch_transport::{Inbound, InboundStream, PeerId, Refusal, RefusalCode};
-use clinch_types::{ClusterId, codec};
+use clinch_types::{ClusterId, codec, planted};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -183,7 +183,11 @@ impl RaftDesk {
         let mut sink = SnapshotSink::begin(&self.inner.storage, group, header.meta.clone())
             .map_err(|e| e.to_string())?;
         while let Some(bytes) = inbound.stream.read().await.map_err(|e| e.to_string())? {
-            sink.write(&bytes).map_err(|e| e.to_string())?;
+            let taken = match planted!("snapshot-by-packet") {
+                true => sink.write_chunk(bytes),
+                false => sink.write(&bytes),
+            };
+            taken.map_err(|e| e.to_string())?;
         }
         let snapshot = sink.finish().map_err(|e| e.to_string())?;
         let snapshot = Snapshot {

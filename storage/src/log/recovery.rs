@@ -356,7 +356,10 @@ fn cut(segment: Arc<Segment>, scan: &Scan) -> Result<Current, OpenError> {
     }
     // After a mere crash of the process the bytes may be in the page cache only, and raft will rely on them. If that
     // crash was a failed sync, the kernel may even count them as written: only writing them again makes them so.
-    let unproven = scan.unproven_from();
+    let unproven = match planted!("sync-not-repeated") {
+        true => scan.end,
+        false => scan.unproven_from(),
+    };
     let mut again = vec![0; scan.end - unproven];
     disk::read_exact_at(&*segment.file, unproven as u64, &mut again).map_err(failed)?;
     segment.file.write_at(unproven as u64, &again).map_err(failed)?;
