@@ -109,6 +109,11 @@ macro_rules! tuples {
 tuples!((A)(A B)(A B C)(A B C D)(A B C D E)(A B C D E F));
 
 /// One component of a key, read back.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be read back from a component of a key",
+    label = "not a component",
+    note = "components are text, numbers and actor ids"
+)]
 pub trait FromKeyPart: Sized {
     /// `None` when the text is no such value.
     fn from_part(part: &str) -> Option<Self>;

@@ -75,7 +75,7 @@ async fn the_coordinator_makes_its_rooms() {
 }
 
 #[tokio::test]
-async fn counts_are_gathered() {
+async fn counts_are_gathered_from_all_parts() {
     assert_eq!(says_alone("fan_out").await, "11 words\nmost frequent: the (3)\n");
 }
 

@@ -159,6 +159,20 @@ impl Toiler {
         c.spawn(|_| async { panic!("a bug in the application") });
     }
 
+    /// A context that outlives its activation, in a task nobody knows of.
+    #[action]
+    async fn leak(c: Ctx<Self>, name: String) {
+        tokio::spawn(async move {
+            gate(&name)
+                .acquire()
+                .await
+                .expect("gates are never closed")
+                .forget();
+            let written = c.update(|toiler| toiler.done += 1000).await;
+            tell(c.key(), if written.is_ok() { "written" } else { "refused" });
+        });
+    }
+
     #[action]
     fn done(&self) -> u64 {
         self.done
@@ -460,4 +474,19 @@ async fn a_reentrant_actor_admits_reads_that_come_back_and_refuses_what_would_wa
         assert!(error.is("actor", "deadlock"), "{what}: {error}");
     }
     assert_eq!(echo.get().await.unwrap(), 3, "failed turns left no trace");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g2_what_is_left_of_an_activation_cannot_touch_the_next_one() {
+    let cluster = cluster().await;
+    let toiler = cluster.node(0).cluster().get::<Toiler>("leak");
+    let id = toiler.resolve().await.unwrap();
+    toiler.leak("leak".into()).await.unwrap();
+    toiler.doze().await.unwrap();
+    eventually("it sleeps", || async { !cluster.awake(0, id).await }).await;
+    assert_eq!(toiler.done().await.unwrap(), 0, "awake again");
+    gate("leak").add_permits(1);
+    eventually("the left-over has tried", || async { !story("leak").is_empty() }).await;
+    assert_eq!(story("leak"), ["refused"]);
+    assert_eq!(toiler.done().await.unwrap(), 0);
 }

@@ -206,7 +206,12 @@ async fn an_actor_whose_sends_do_not_arrive_is_told_when_they_are_too_many() {
 
 /// Keys of a sender and an inbox whose shards have different owners.
 fn apart(cluster: &TestCluster) -> (String, usize, String, usize) {
-    let owner = |name, key: &str| cluster.owner(0, &target(name, key)).expect("a formed cluster").1;
+    let owner = |name, key: &str| {
+        let (_, owner) = cluster
+            .owner(0, &target(name, key))
+            .expect("every shard has an owner");
+        owner
+    };
     let from = "mover".to_owned();
     let source = owner("sender", &from);
     let to = (0..)
@@ -221,6 +226,11 @@ fn apart(cluster: &TestCluster) -> (String, usize, String, usize) {
 async fn g5_sends_arrive_exactly_once_while_the_owners_of_both_ends_change() {
     let mut cluster = TestCluster::start(3, registry()).await;
     cluster.settled().await;
+    eventually("the routes name every owner", || async {
+        let routes = cluster.node(0).cluster().router().routes();
+        routes.shards.values().all(|shard| shard.owner.is_some())
+    })
+    .await;
     let (from, source, to, destination) = apart(&cluster);
     let asked = 3 - source - destination;
     let handle = cluster.node(asked).cluster().clone();

@@ -96,6 +96,16 @@ impl Alarm {
     }
 
     #[action]
+    fn set_many(&mut self, c: &Ctx<Self>, count: u64) -> Result<()> {
+        for n in 0..count {
+            c.me()
+                .ring(format!("many-{n}"))
+                .after(Duration::from_secs(3600))?;
+        }
+        Ok(())
+    }
+
+    #[action]
     fn waiting(&self, c: &Ctx<Self>) -> Result<usize> {
         Ok(c.schedules().list()?.len())
     }
@@ -288,4 +298,19 @@ async fn g7_a_schedule_wakes_its_actor_and_a_failing_one_fires_once() {
     })
     .await;
     assert_eq!(alarm.waiting().timeout(PATIENCE).await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_actor_has_so_many_schedules_and_no_more() {
+    let cluster = TestCluster::start(1, registry()).await;
+    let alarm = cluster.node(0).cluster().get::<Alarm>("many");
+    alarm.set_many(600).await.unwrap();
+    let error = alarm.set_many(401).await.unwrap_err();
+    assert!(error.is("schedule", "too_many"), "{error}");
+    assert!(
+        error.message().contains("600") && error.message().contains("1000"),
+        "{error}"
+    );
+    alarm.set_many(400).await.unwrap();
+    assert_eq!(alarm.waiting().await.unwrap(), 1000);
 }

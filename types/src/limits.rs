@@ -35,7 +35,7 @@ pub const QUEUE_MESSAGE_MAX: usize = 64 << 10;
 /// Messages in all durable queues of one actor.
 pub const QUEUE_MESSAGES_MAX: usize = 1000;
 /// Schedules of one actor.
-pub const SCHEDULES_MAX: usize = 10_000;
+pub const SCHEDULES_MAX: usize = 1000;
 /// One-way sends of one actor that have not arrived yet.
 pub const OUTBOX_MAX: usize = 1000;
 /// Calls that may wait for one actor.

@@ -15,7 +15,7 @@ impl Counter {
 #[derive(Default, Serialize, Deserialize)]
 struct Twice;
 
-#[clinch_actor::actor(reentrant, reentrant, crate = "clinch_actor")]
+#[clinch_actor::actor(crate = "clinch_actor", reentrant, reentrant)]
 impl Twice {}
 
 fn main() {}

@@ -78,6 +78,10 @@ impl Memory {
                 table.remove(id);
                 return Ok((reply(id, 0, false, Vec::new()), wait));
             }
+            CallOp::Push { queue, .. } => {
+                let message = format!("these actors have no queue {queue:?}");
+                return Err(ActorError::new(group::ACTOR, code::INVALID_REQUEST, message).into());
+            }
             CallOp::Action { name, args } => {
                 let args: Value = ciborium::from_reader(&args[..])
                     .map_err(|e| ActorError::new(group::ACTOR, code::INVALID_REQUEST, e.to_string()))?;

@@ -205,7 +205,9 @@ impl Owner {
         let Some(slot) = self.slots.get_mut(&id).filter(|s| Arc::ptr_eq(&s.life, life)) else {
             return;
         };
-        if std::mem::take(&mut slot.busy().stopping) {
+        let busy = slot.busy();
+        // What the work asked for last may have been the end of the actor.
+        if std::mem::take(&mut busy.stopping) && busy.running.is_none() {
             self.sleep_hook(id);
         }
     }
@@ -246,7 +248,8 @@ impl Owner {
                 .get(id)
                 .is_some_and(|slot| Arc::ptr_eq(&slot.life, life))
         };
-        if self.pipeline.busy() || actors.iter().any(awake) {
+        // They leave memory when what they wrote is committed; what others write is not waited for.
+        if actors.iter().any(awake) {
             self.beside.resting = Some((actors, done));
             return;
         }

@@ -8,9 +8,10 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 use clinch_actor::{
-    ActionKind, FireInfo, MissedTick, Origin, RunOutcome, RunRecord, ScheduleEntry, ScheduleId, ScheduleOp,
+    ActionKind, Effects, Error, FireInfo, MissedTick, Origin, RunOutcome, RunRecord, ScheduleEntry,
+    ScheduleId, ScheduleOp,
 };
-use clinch_types::{ActorId, RequestId, WallMs, planted};
+use clinch_types::{ActorId, RequestId, WallMs, group, limits, planted};
 use tokio::time::Instant;
 
 use super::slot::{Running, Work};
@@ -220,6 +221,34 @@ impl Owner {
         if let Some(old) = run.checked_sub(records::HISTORY_MAX).filter(|old| *old > 0) {
             self.delete(written, records::history(id, entry.id, old));
         }
+    }
+
+    /// Whether the schedules a turn adds are within the limit.
+    pub(crate) fn check_schedules(&self, id: ActorId, effects: &Effects) -> Result<(), Error> {
+        let mut net = 0usize;
+        for op in &effects.schedules {
+            match op {
+                ScheduleOp::Put(_) => net += 1,
+                ScheduleOp::Cancel(_) => net = net.saturating_sub(1),
+            }
+        }
+        if net == 0 {
+            return Ok(());
+        }
+        let range = Prefix::of(keys::schedules_of_actor(id));
+        let rows = self
+            .provisional
+            .scan(range.start(), range.end(), limits::SCHEDULES_MAX, false)
+            .map_err(Error::internal)?;
+        let max = limits::SCHEDULES_MAX;
+        if rows.len() + net <= max {
+            return Ok(());
+        }
+        let message = format!(
+            "actor {id} has {} schedules and adds {net}, at most {max} are allowed",
+            rows.len()
+        );
+        Err(Error::new(group::SCHEDULE, "too_many", message))
     }
 
     /// What a turn asked of the actor's schedules.

@@ -195,7 +195,12 @@ impl Host for ShardHost {
         if let Err(error) = check_chain(actor, &turn) {
             return Box::pin(std::future::ready(Err(error)));
         }
-        self.ask(|done| Internal::Read { actor, work: f, done })
+        self.ask(|done| Internal::Read {
+            actor,
+            turn,
+            work: f,
+            done,
+        })
     }
 
     fn update_state(

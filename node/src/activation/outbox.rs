@@ -22,11 +22,11 @@ use crate::shard::{Owner, Release, TurnEnd};
 /// Sends of one shard on their way at once.
 const IN_FLIGHT_MAX: usize = 256;
 /// How long one try may take.
-const TRY_MAX: Duration = Duration::from_secs(70);
+const TRY_MAX: Duration = Duration::from_secs(30);
 /// First pause after a failed try; doubles.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Age at which a send is given up: an hour before its target forgets that it may have it (24 h).
 const EXPIRE: Duration = Duration::from_secs(23 * 3600);
 /// Sends of one turn, at most: the low bits of their numbers.

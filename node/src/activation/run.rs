@@ -6,6 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use clinch_actor::{BoxFuture, Error, Life, StateArc};
 use clinch_types::{ActorId, Epoch, code, group};
@@ -13,6 +14,9 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use crate::tasks::Tasks;
+
+/// How long a turn may go on after its node was told to stop.
+const STOP_GRACE: Duration = Duration::from_millis(250);
 
 /// How a turn ended.
 pub(crate) enum Outcome<T> {
@@ -67,16 +71,23 @@ pub(crate) fn poll_now<T>(mut future: BoxFuture<'static, T>) -> Result<Outcome<T
     }
 }
 
-/// Runs the future to its end in a task, at most until `deadline` or the stop of the node, and hands the outcome to `end`.
+/// Runs the future to its end in a task, at most until `deadline`, and hands the outcome to `end`.
 pub(crate) fn spawn<T, F, E>(tasks: &Tasks, future: BoxFuture<'static, T>, deadline: Instant, end: E)
 where
     T: Send + 'static,
     E: FnOnce(Outcome<T>) -> F + Send + 'static,
     F: Future<Output = ()> + Send,
 {
-    // When the node stops, nobody is left to commit it.
-    tasks.spawn_until_stop(async move {
-        let outcome = match tokio::time::timeout_at(deadline, AssertUnwindSafe(future).catch_unwind()).await {
+    let stop = tasks.stop().clone();
+    tasks.spawn(async move {
+        let future = tokio::time::timeout_at(deadline, AssertUnwindSafe(future).catch_unwind());
+        let outcome = tokio::select! {
+            biased;
+            outcome = future => outcome,
+            // The node stops and nobody is left to commit the turn: it would only hold up the disk.
+            () = async { stop.cancelled().await; tokio::time::sleep(STOP_GRACE).await } => return,
+        };
+        let outcome = match outcome {
             Ok(Ok(value)) => Outcome::Done(value),
             Ok(Err(panic)) => Outcome::Panicked(panic_text(&*panic)),
             Err(_) => Outcome::TimedOut,

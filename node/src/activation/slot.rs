@@ -146,6 +146,21 @@ impl Slot {
         self.unsaved && self.actor_type.options().durability != Durability::MayLoseEverything
     }
 
+    /// Whether it is made, awake and to stay so: then a message may be added, whatever turn is running.
+    pub(crate) fn takes_messages(&self) -> bool {
+        self.busy.as_ref().is_none_or(|busy| {
+            let coming_or_going = matches!(
+                busy.running,
+                Some((
+                    _,
+                    Running::Start { .. } | Running::Destroy { .. } | Running::Sleep,
+                    _
+                ))
+            );
+            !(coming_or_going || busy.stopping || busy.asleep)
+        })
+    }
+
     /// Whether something is to be done before the node stops.
     pub(crate) fn has_last_words(&self) -> bool {
         self.must_save() || self.actor_type.has_hook(Hook::OnSleep) || self.life.has_tasks()

@@ -30,6 +30,7 @@ const LIST_LOOK_MAX: usize = 4096;
 pub(crate) enum Internal {
     Read {
         actor: ActorId,
+        turn: Arc<Turn>,
         work: ReadState,
         done: oneshot::Sender<Result<Box<dyn std::any::Any + Send>, Error>>,
     },
@@ -424,10 +425,7 @@ impl Owner {
             CallOp::Destroy => Work::Destroy { open },
             CallOp::Push { queue, body, wait } => {
                 // A message waits for no turn, only for the actor to be there.
-                if slot.state.is_some()
-                    && !slot.busy.as_ref().is_some_and(|b| b.asleep || b.stopping)
-                    && !self.pipeline.full()
-                {
+                if slot.takes_messages() && !self.pipeline.full() {
                     return self.push(id, open, &queue, body, wait);
                 }
                 Work::Push {
@@ -670,18 +668,34 @@ impl Owner {
 
     /// What an interleaved action asks for.
     pub(crate) fn internal(&mut self, message: Internal) {
-        let (actor, work) = match message {
-            Internal::Read { actor, work, done } => (actor, Work::Read { work, done }),
+        let (actor, life, work) = match message {
+            Internal::Read {
+                actor,
+                turn,
+                work,
+                done,
+            } => (actor, turn.life.clone(), Work::Read { work, done }),
             Internal::Update {
                 actor,
                 turn,
                 work,
                 done,
-            } => (actor, Work::Update { turn, work, done }),
+            } => (actor, turn.life.clone(), Work::Update { turn, work, done }),
         };
-        // An interleaved action keeps its actor awake, so a missing slot means it was destroyed meanwhile.
-        if self.slots.contains_key(&actor) {
-            return self.enqueue(actor, work);
+        // An interleaved action keeps its actor awake, so a missing slot means it was destroyed meanwhile; another life,
+        // that the action is one of an ownership that has ended.
+        if let Some(slot) = self.slots.get(&actor) {
+            if Arc::ptr_eq(&slot.life, &life) {
+                return self.enqueue(actor, work);
+            }
+            let ended = Error::from(CallError::Unavailable {
+                shard: self.context.id,
+                reason: format!("the activation of actor {actor} that asked has ended"),
+            });
+            if let Work::Read { done, .. } | Work::Update { done, .. } = work {
+                drop(done.send(Err(ended)));
+            }
+            return;
         }
         let gone = Error::new(
             group::ACTOR,

@@ -22,9 +22,10 @@ const TYPES: &str = "clinch-types";
 const SIM: &str = "clinch-sim";
 const BENCH: &str = "clinch-bench";
 const JEPSEN: &str = "jepsen-like-tests";
+const EXAMPLES: &str = "clinch-examples";
 
 /// Crate → the crates of this workspace it may depend on.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     (TYPES, &[]),
     (MEMBERSHIP, &[TYPES]),
     (STORAGE, &[TYPES]),
@@ -42,15 +43,19 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ),
     (BENCH, &[NODE, CLIENT, TRANSPORT, TYPES]),
     (JEPSEN, &[NODE, CLIENT, TRANSPORT, TYPES, SIM, STORAGE, ACTOR]),
+    (EXAMPLES, &[NODE]),
     ("xtask", &[]),
 ];
 
 /// Outside crate (and all whose names begin with it and a `-`) → the only crates that may use it.
-const CONFINED: [(&str, &[&str]); 4] = [
+const CONFINED: [(&str, &[&str]); 7] = [
     ("openraft", &[STORAGE, NODE]),
     ("sled", &[STORAGE]),
     ("quinn", &[TRANSPORT, SIM, JEPSEN]),
     ("hashring", &[MEMBERSHIP]),
+    ("croner", &[ACTOR]),
+    ("jiff", &[ACTOR]),
+    ("rusqlite", &[EXAMPLES]),
 ];
 
 /// Crate → outside crates it must do without, beyond those confined: it is pure.
