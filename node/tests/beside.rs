@@ -163,7 +163,11 @@ impl Toiler {
     #[action]
     async fn leak(c: Ctx<Self>, name: String) {
         tokio::spawn(async move {
-            gate(&name).acquire().await.expect("gates are never closed").forget();
+            gate(&name)
+                .acquire()
+                .await
+                .expect("gates are never closed")
+                .forget();
             let written = c.update(|toiler| toiler.done += 1000).await;
             tell(c.key(), if written.is_ok() { "written" } else { "refused" });
         });

@@ -207,7 +207,9 @@ async fn an_actor_whose_sends_do_not_arrive_is_told_when_they_are_too_many() {
 /// Keys of a sender and an inbox whose shards have different owners.
 fn apart(cluster: &TestCluster) -> (String, usize, String, usize) {
     let owner = |name, key: &str| {
-        let (_, owner) = cluster.owner(0, &target(name, key)).expect("every shard has an owner");
+        let (_, owner) = cluster
+            .owner(0, &target(name, key))
+            .expect("every shard has an owner");
         owner
     };
     let from = "mover".to_owned();
