@@ -4,7 +4,7 @@
 //! for `background_timeout`, and whatever it still asks of the actor then comes before the last hook.
 //! An actor whose `run` hook has something to do is marked in the store, so that the next owner wakes it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ const WAKE_MAX: usize = 64;
 #[derive(Default)]
 pub(crate) struct Beside {
     /// Senders that wait until somebody has dealt with their message, with the actor.
-    pub(crate) waiting: HashMap<RequestId, (ActorId, Open)>,
+    pub(crate) waiting: BTreeMap<RequestId, (ActorId, Open)>,
     pub(crate) outbox: Outbox,
     /// Marked actors that are still to be woken after the take-over.
     to_wake: VecDeque<ActorId>,
