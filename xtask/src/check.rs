@@ -93,8 +93,8 @@ impl Step {
     }
 }
 
-/// Everything but benches, which take long, and doc tests, which are a step of their own.
-const TEST_TARGETS: [&str; 5] = ["--lib", "--bins", "--tests", "--examples", "--no-fail-fast"];
+/// All targets cargo tests by itself: naming them would build the examples as tests, and some tests run them as programs.
+const TEST_TARGETS: [&str; 1] = ["--no-fail-fast"];
 
 /// The bounded share of the simulator: fresh seeds, the corpus, and bugs put in on purpose. With the checks that a
 /// release leaves out, so it has a profile of its own.

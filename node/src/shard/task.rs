@@ -97,6 +97,8 @@ pub(crate) struct ShardTask {
     settling: Option<tokio::sync::oneshot::Receiver<bool>>,
     /// The term in which ownership was given up while still leading.
     given_up: Option<Epoch>,
+    /// Since when this node leads (as far as this task knows).
+    led_since: Instant,
     /// The leadership is to be looked at again although nothing has changed.
     recheck: bool,
 }
@@ -150,6 +152,7 @@ impl ShardTask {
             owners,
             settling: None,
             given_up: None,
+            led_since: Instant::now(),
             recheck: false,
         };
         (task, handle)
@@ -251,6 +254,7 @@ impl ShardTask {
         if leads && let Ok(leading) = self.raft.as_leader() {
             let (leader, epoch) = (leading.to_committed_leader_id(), Epoch(leading.term()));
             self.role = Role::Recovering { leader, epoch };
+            self.led_since = Instant::now();
             if self.given_up == Some(epoch) && self.settling.is_none() {
                 self.raise_barrier();
             }
@@ -411,6 +415,9 @@ impl ShardTask {
     }
 
     fn call(&mut self, request: Box<CallRequest>, deadline: Instant, reply: ReplyTo) {
+        if matches!(self.role, Role::Recovering { .. }) && self.is_cut_off() {
+            return reply.send(Err(self.cut_off()));
+        }
         match &mut self.role {
             Role::Owner { owner, .. } if self.hand_off.is_none() => owner.admit(*request, deadline, reply),
             Role::Owner { .. } | Role::Recovering { .. } => {
@@ -537,6 +544,23 @@ impl ShardTask {
         self.begin_confirm();
     }
 
+    /// Whether this node leads but has not heard from a majority for so long that another one may own the shard. Raft
+    /// itself would lead on, and let its callers wait.
+    fn is_cut_off(&self) -> bool {
+        let patience = self.context.config.raft.lease() * 2;
+        !matches!(self.role, Role::Follower)
+            && self.led_since.elapsed() >= patience
+            && self.raft.as_leader().is_ok_and(|leading| {
+                leading
+                    .last_quorum_acked()
+                    .is_none_or(|acked| acked.elapsed() >= patience)
+            })
+    }
+
+    fn cut_off(&self) -> CallError {
+        self.unavailable("this node led it last, and cannot reach a majority of its replicas")
+    }
+
     fn lease_holds(&self) -> bool {
         let Role::Owner { leader, owner } = &self.role else {
             return false;
@@ -595,6 +619,16 @@ impl ShardTask {
             Role::Owner { owner, .. } => owner.tick(),
             Role::Follower => self.recheck = true,
             Role::Recovering { .. } => {}
+        }
+        if self.is_cut_off() {
+            // Others may have elected an owner meanwhile: callers must not wait here to learn that.
+            if matches!(self.role, Role::Owner { .. }) {
+                tracing::warn!(shard = %self.context.id, "no majority answers: the shard is given up");
+                self.lose(None);
+            }
+            for (_, _, reply) in std::mem::take(&mut self.parked) {
+                reply.send(Err(self.cut_off()));
+            }
         }
         if self.hand_off.is_some_and(|until| until <= Instant::now()) {
             tracing::warn!(shard = %self.context.id, "a hand-over did not happen in time; serving on");

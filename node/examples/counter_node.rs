@@ -1,4 +1,4 @@
-//! A whole node: `cargo run --example counter` in a folder with a `clinch.toml`.
+//! A whole node: `cargo run --example counter_node` in a folder with a `clinch.toml`.
 use clinch::prelude::*;
 
 #[derive(Default, serde::Serialize, serde::Deserialize)]
