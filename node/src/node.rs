@@ -329,6 +329,13 @@ impl Node {
         }
     }
 
+    /// Who owns a shard, as a replica on this node knows.
+    #[cfg(feature = "simulate")]
+    pub fn owner_of(&self, shard: clinch_types::ShardId) -> Option<NodeId> {
+        let owners = self.parts.backend.owners.all();
+        owners.get(&shard).map(|(owner, _)| *owner)
+    }
+
     /// Hands a shard that this node owns to another node, as the balance does; nothing when it does not own it.
     #[cfg(feature = "simulate")]
     pub fn hand_over(&self, shard: clinch_types::ShardId, to: NodeId) {

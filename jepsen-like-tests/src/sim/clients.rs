@@ -331,6 +331,10 @@ impl Member {
         if !op.writes() {
             return;
         }
+        // A turn that changed nothing leaves no record either: a refused compare-and-set may see another value.
+        if !first.list.is_empty() {
+            return;
+        }
         for other in others {
             let same_version = |a: &Answer| a.meta.as_ref().map(|m| m.version);
             if other.outcome != first.outcome || same_version(other) != same_version(first) {

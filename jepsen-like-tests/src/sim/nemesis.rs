@@ -27,6 +27,8 @@ enum Undo {
     Calm(Vec<(Machine, Machine)>),
     Disk(usize, fn(&mut SimFaults)),
     Stutter(usize, u32),
+    /// No end, but the second half of an event: the node no longer hears the others.
+    Deafen(usize),
 }
 
 /// Bytes that a file had before one was changed.
@@ -369,18 +371,17 @@ impl Nemesis {
         self.restart_within(sim, node, 4000);
     }
 
+    /// Moves a shard to another node; often the old owner is cut off while that happens, and hears nothing of its end.
     fn hand_over(&mut self, sim: &mut Simulation, node: usize) -> Option<String> {
         let shard = ShardId(self.rng.random_range(0..self.shards));
-        let to = self.rng.random_range(0..sim.len());
-        if to == node {
-            return None;
+        let owner = sim.node(node)?.owner_of(shard)?;
+        let from = usize::try_from(owner.0).ok()?.checked_sub(1)?;
+        let to = (from + self.rng.random_range(1..sim.len())) % sim.len();
+        sim.node(from)?.hand_over(shard, NodeId(to as u64 + 1));
+        if self.rng.random_bool(0.5) {
+            self.later(sim, 1..12, Undo::Deafen(from));
         }
-        for from in 0..sim.len() {
-            if let Some(running) = sim.node(from).filter(|_| from != to) {
-                running.hand_over(shard, NodeId(to as u64 + 1));
-            }
-        }
-        Some(format!("shard {shard} to node {}", to + 1))
+        Some(format!("shard {shard} from node {} to node {}", from + 1, to + 1))
     }
 
     /// Changes one bit in the log of a node that is off. One such file at a time: a minority may be damaged.
@@ -490,6 +491,20 @@ impl Nemesis {
             Undo::Disk(node, change) => {
                 change(&mut self.disks[node]);
                 self.set_disk(sim, node);
+            }
+            Undo::Deafen(node) => {
+                let me = sim.machine(node);
+                let links: Vec<(Machine, Machine)> = self
+                    .links_of(sim, node)
+                    .into_iter()
+                    .filter(|(_, to)| *to == me)
+                    .collect();
+                for (from, to) in &links {
+                    sim.world().cut(*from, *to);
+                }
+                self.fired.count(Fault::OneWay);
+                self.recorder.mark(format!("node {} hears nobody", node + 1));
+                self.later(sim, 100..2000, Undo::Join(links));
             }
             Undo::Stutter(node, left) => {
                 sim.pause(node, Duration::from_millis(self.rng.random_range(20..250)));

@@ -15,6 +15,8 @@ pub(super) fn check(operations: &[&Operation], report: &mut Report) {
     let mut written: BTreeMap<i64, &Operation> = BTreeMap::new();
     for operation in operations {
         match operation.op {
+            // What was refused was not written, now or later.
+            Op::Cas(..) if !operation.list.is_empty() => {}
             Op::Write(value) | Op::Cas(_, value) if operation.outcome != Outcome::Fail => {
                 written.insert(value, operation);
             }
@@ -96,6 +98,9 @@ mod tests {
         wrong.failed(Op::Write(9), 60);
         wrong.ok(Op::Get, (70, 80), 9, &[], 1, 5);
         assert_eq!(laws(check, &wrong), [Law::Register], "9 was said to have failed");
+        let mut wrong = sound();
+        wrong.ok(Op::Get, (60, 70), 7, &[], 1, 5);
+        assert_eq!(laws(check, &wrong), [Law::Register], "7 was refused");
         let mut wrong = sound();
         wrong.ok(Op::Cas(8, 9), (60, 70), 8, &[8], 1, 4);
         assert_eq!(laws(check, &wrong), [Law::Register], "refused although it fitted");
