@@ -548,8 +548,18 @@ impl ShardTask {
     /// itself would lead on, and let its callers wait.
     fn is_cut_off(&self) -> bool {
         let patience = self.context.config.raft.lease() * 2;
-        !matches!(self.role, Role::Follower)
-            && self.led_since.elapsed() >= patience
+        if matches!(self.role, Role::Follower) || self.led_since.elapsed() < patience {
+            return false;
+        }
+        let voters = self
+            .server
+            .borrow_watched()
+            .membership_config
+            .membership()
+            .voter_ids()
+            .count();
+        // One voter is its own majority, and hears from nobody.
+        voters > 1
             && self.raft.as_leader().is_ok_and(|leading| {
                 leading
                     .last_quorum_acked()
