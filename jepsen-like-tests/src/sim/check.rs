@@ -13,6 +13,20 @@ use tokio::time::Instant;
 use super::cli::{CorpusArgs, SimArgs, fresh_seed, tell};
 use super::planted::{BUGS, PlantedArgs};
 
+/// Bugs that showed themselves in so many seeds (see REPORT.md) that the gate insists on them. The others are tried and
+/// told, and must not stop a change that has nothing to do with them.
+const SURE: [&str; 9] = [
+    "early-reply",
+    "no-dedup",
+    "no-sync",
+    "vote-forgotten",
+    "dedup-not-durable",
+    "read-at-once",
+    "no-fence",
+    "kv-left-out",
+    "schedule-fires-twice",
+];
+
 /// Seconds of a day.
 const DAY: u64 = 24 * 3600;
 
@@ -84,7 +98,7 @@ impl CheckArgs {
             }
             let score = PlantedArgs::quick(self.jobs).hunt(bug)?;
             println!("  {}", score.line());
-            caught_all &= score.caught > 0;
+            caught_all &= score.caught > 0 || !SURE.contains(&bug.name);
         }
         if !left_out.is_empty() {
             println!("  not tried for want of time: {}", left_out.join(", "));
