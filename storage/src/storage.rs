@@ -242,20 +242,21 @@ impl Storage {
     pub fn checkpoint_presses(&self) -> bool {
         const KEYS: usize = 64 << 10;
         const BYTES: u64 = 32 << 20;
-        let (keys, bytes) = self.core.cells().iter().fold((0, 0), |(keys, bytes), cell| {
-            let state = cell.state.read();
-            (keys + state.overlay.keys(), bytes + state.overlay.bytes())
-        });
+        let (keys, bytes) = self.waiting();
         keys >= KEYS || bytes >= BYTES
     }
 
     /// Keys waiting for a checkpoint, over all groups.
     pub fn dirty_keys(&self) -> usize {
-        self.core
-            .cells()
-            .iter()
-            .map(|cell| cell.state.read().overlay.keys())
-            .sum()
+        self.waiting().0
+    }
+
+    /// Keys and bytes waiting for a checkpoint, over all groups.
+    fn waiting(&self) -> (usize, u64) {
+        self.core.cells().iter().fold((0, 0), |(keys, bytes), cell| {
+            let state = cell.state.read();
+            (keys + state.overlay.keys(), bytes + state.overlay.bytes())
+        })
     }
 
     /// Returns when everything given to the log before is durable.

@@ -50,3 +50,42 @@ impl Linger {
         (turns < enough && now < until).then_some(until)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Proposals that take `round` each, as many as the average needs to follow.
+    fn after_rounds_of(round: Duration, turns: usize, released: usize) -> (Linger, Instant) {
+        let (mut linger, mut now) = (Linger::default(), Instant::now());
+        for _ in 0..40 {
+            linger.proposed(now);
+            now += round;
+            linger.committed(now, turns, released);
+        }
+        (linger, now)
+    }
+
+    #[test]
+    fn a_batch_waits_for_as_many_turns_as_were_let_go_and_no_longer_than_its_limit() {
+        let (linger, now) = after_rounds_of(Duration::from_millis(10), 5, 7);
+        assert_eq!(linger.until(now, 11), Some(now + LINGER_MAX));
+        assert_eq!(linger.until(now, 12), None, "all are back");
+        assert_eq!(linger.until(now + LINGER_MAX, 5), None, "time is up");
+    }
+
+    #[test]
+    fn a_caller_alone_and_short_rounds_never_wait() {
+        let (alone, now) = after_rounds_of(Duration::from_millis(10), 0, 1);
+        assert_eq!(alone.until(now, 1), None);
+        let (short, now) = after_rounds_of(Duration::from_millis(1), 5, 7);
+        assert_eq!(short.until(now, 5), None);
+    }
+
+    #[test]
+    fn what_was_proposed_meanwhile_ends_the_wait() {
+        let (mut linger, now) = after_rounds_of(Duration::from_millis(10), 5, 7);
+        linger.proposed(now);
+        assert_eq!(linger.until(now, 5), None);
+    }
+}

@@ -100,6 +100,26 @@ async fn groups_do_not_see_each_others_keys() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_checkpoint_presses_when_many_bytes_wait_and_no_more_after_it() {
+    let disk = SimDisk::new(1);
+    let storage = on(&disk);
+    let (_, mut machine, _) = storage.group(A).unwrap();
+    let mebibyte = "x".repeat(1 << 20);
+    let mut index = 0;
+    while !storage.checkpoint_presses() {
+        index += 1;
+        assert!(index <= 40, "40 MiB wait, and no checkpoint presses");
+        let key = format!("k{index}");
+        apply(&mut machine, vec![put(1, index, &[(&key, Some(&mebibyte))])])
+            .await
+            .unwrap();
+    }
+    assert!(index >= 30, "pressed at {index} MiB already");
+    storage.checkpoint_blocking().unwrap();
+    assert!(!storage.checkpoint_presses());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_key_born_and_deleted_between_checkpoints_never_touches_the_store() {
     let store = Arc::new(MemStore::new());
     let storage = open(
