@@ -62,3 +62,46 @@ fn nothing_acknowledged_is_lost_when_all_nodes_are_killed_at_once() {
     );
     assert!(result["recovery_ms_max"].as_u64().unwrap() > 0, "{result}");
 }
+
+/// Programs that are wrong on purpose: the demo must say so, whatever it is that they do.
+#[cfg(all(feature = "planted", debug_assertions))]
+mod broken {
+    use cli_support::{clinch, run_command};
+
+    use super::*;
+
+    /// Kills all nodes at once under load, with this bug in the program.
+    fn demo_with(bug: &str) -> (Option<i32>, String) {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("d");
+        let load = ["--increments", "1500", "--actors", "100", "--timeout", "200"];
+        let faults = ["--kills", "0", "--kill-all", "3"];
+        let args = [&["demo", "--dir", folder.to_str().unwrap()][..], &load, &faults].concat();
+        let mut command = clinch(&args);
+        command.env("PLANTED_BUG", bug);
+        let output = run_command(command, Duration::from_secs(300));
+        let said = text(&output.stdout) + &text(&output.stderr);
+        (output.status.code(), said)
+    }
+
+    #[test]
+    fn a_disk_that_forgets_what_was_not_synced_costs_nothing_acknowledged() {
+        let (code, said) = demo_with("volatile-disk");
+        assert_eq!(code, Some(0), "{said}");
+    }
+
+    #[test]
+    fn a_program_that_acknowledges_before_the_sync_is_found_out_on_such_a_disk() {
+        let (code, said) = demo_with("no-sync");
+        assert!(code.is_some_and(|code| code > 0), "{said}");
+        let serves_no_more = said.contains("not ready after");
+        assert!(serves_no_more || said.contains("verification failed"), "{said}");
+    }
+
+    #[test]
+    fn a_program_that_acknowledges_before_the_commit_is_found_out() {
+        let (code, said) = demo_with("early-reply");
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("verification failed"), "{said}");
+    }
+}

@@ -73,8 +73,9 @@ mod bugs {
     use std::cell::RefCell;
     use std::sync::OnceLock;
 
-    /// The bug in every thread of this process, for programs that run as real processes.
-    const VARIABLE: &str = "CLINCH_PLANTED";
+    /// The bug in every thread of this process and of those it starts: not a `CLINCH_` variable, which are settings of one
+    /// node and are kept from others.
+    const VARIABLE: &str = "PLANTED_BUG";
     static EVERYWHERE: OnceLock<Option<String>> = OnceLock::new();
 
     thread_local! {

@@ -51,7 +51,11 @@ pub(crate) fn run(args: &[&str]) -> Output {
 
 /// As [`run`], for commands that have a lot to do.
 pub(crate) fn run_within(args: &[&str], patience: Duration) -> Output {
-    let child = clinch(args)
+    run_command(clinch(args), patience)
+}
+
+pub(crate) fn run_command(mut command: Command, patience: Duration) -> Output {
+    let child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -63,7 +67,7 @@ pub(crate) fn run_within(args: &[&str], patience: Duration) -> Output {
         Ok(output) => output.unwrap(),
         Err(_) => {
             signal(pid, libc::SIGKILL);
-            panic!("clinch {} did not end within {patience:?}", args.join(" "));
+            panic!("{command:?} did not end within {patience:?}");
         }
     }
 }

@@ -109,7 +109,11 @@ impl Disk for FileDisk {
             .create(create)
             .truncate(false)
             .open(path)?;
-        Ok(Arc::new(RealFile(file)))
+        let file = Arc::new(RealFile(file));
+        #[cfg(all(feature = "planted", debug_assertions))]
+        return Ok(super::volatile::wrap(file));
+        #[cfg(not(all(feature = "planted", debug_assertions)))]
+        Ok(file)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

@@ -8,6 +8,8 @@
 mod file;
 #[cfg(any(test, feature = "test-util"))]
 mod sim;
+#[cfg(all(feature = "planted", debug_assertions))]
+mod volatile;
 
 use std::fmt;
 use std::io;
