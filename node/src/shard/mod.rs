@@ -5,11 +5,13 @@
 //! every proposal with that term.
 //! Not here: what an actor does when awake (`activation`), which shards exist (`control`).
 
+mod admission;
 pub(crate) mod dedup;
 mod events;
 mod group;
 pub(crate) mod keys;
 mod linger;
+mod listing;
 mod network;
 mod owner;
 mod owners;

@@ -1,30 +1,27 @@
-//! A shard while this node owns it: admits calls, finds or makes their actors, and lets answers go when they may.
+//! A shard while this node owns it: what it knows, and how answers are let go when they may.
 //!
 //! Invariant: one `Owner` lives for one epoch. Everything in it is either on disk or not promised to anybody, so losing
 //! ownership means dropping it (DESIGN §5 rule 2).
-//! Not here: the turns themselves (`activation`), winning and losing the ownership (`task`).
+//! Not here: how calls come in (`admission`), the turns themselves (`activation`), winning and losing the ownership (`task`).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use clinch_actor::{ActorMeta, ActorType, Error, ReadState, Turn, UpdateState};
+use clinch_actor::{ActorType, Error, ReadState, Turn, UpdateState};
 use clinch_types::{
-    ActorError, ActorId, CallError, CallMeta, CallOp, CallReply, CallRequest, CreateSpec, Epoch, Key,
-    ListReply, ListRequest, RequestId, Target, Version, WallMs, code, codec, fp, group, planted,
+    ActorId, CallError, CallMeta, CallReply, Epoch, RequestId, Version, WallMs, code, codec, fp, group,
+    planted,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::dedup::{Dedup, Known};
-use super::keys::{self, ActorRecord, DedupRecord, KeyHash};
+use super::dedup::Dedup;
+use super::keys::{self, DedupRecord, KeyHash};
 use super::pipeline::Pipeline;
 use super::{Provisional, Release, ReplyTo, ShardContext, Write};
 use crate::activation::{Beside, Open, ShardHost, Slot, Timers, Work};
-
-/// Records looked at by one listing before it hands back a place to go on from: bounds the pause of the shard.
-const LIST_LOOK_MAX: usize = 4096;
 
 /// What an interleaved action asks of its actor's state.
 pub(crate) enum Internal {
@@ -71,7 +68,7 @@ pub(crate) struct Owner {
     born_wall: WallMs,
     /// Ends with the epoch: running turns see it.
     pub(crate) cancelled: CancellationToken,
-    names: HashMap<String, Arc<str>>,
+    pub(super) names: HashMap<String, Arc<str>>,
     /// Why the last actor that could not be made or woken could not.
     pub(crate) start_error: Option<(ActorId, CallError)>,
     /// A fault of the store: the shard must not go on.
@@ -164,337 +161,6 @@ impl Owner {
     /// reason counts.
     pub(crate) fn fail(&mut self, reason: String) {
         self.fault.get_or_insert(reason);
-    }
-
-    /// Admits one call.
-    pub(crate) fn admit(&mut self, request: CallRequest, deadline: Instant, reply: ReplyTo) {
-        if deadline <= Instant::now() {
-            let reason = "the call's time was up before it reached its actor".into();
-            return reply.send(Err(CallError::Unavailable {
-                shard: self.context.id,
-                reason,
-            }));
-        }
-        if let Err(error) = request.check() {
-            return reply.send(Err(error.into()));
-        }
-        let id = request.request;
-        if id.seq > 0 {
-            self.dedup.acknowledge(id.session, request.acked_below);
-            if let Some(waiting) = self.open.get_mut(&id)
-                && !planted!("no-dedup")
-            {
-                return waiting.push(reply);
-            }
-            match self.dedup.look(id) {
-                Known::New => {}
-                Known::Answered { seq, reply: answer } => {
-                    let result = Ok((*answer).clone());
-                    return self.pipeline.read(
-                        seq,
-                        Release::Call {
-                            request: id,
-                            reply,
-                            result,
-                        },
-                    );
-                }
-                Known::Settled => {
-                    let message = format!("request {id} was answered and acknowledged before");
-                    return reply.send(Err(
-                        ActorError::new(group::GUARD, "request_settled", message).into()
-                    ));
-                }
-            }
-            self.open.insert(id, Vec::new());
-        }
-        fp!("owner.admitted");
-        if let Err(error) = self.dispatch(request, deadline, reply) {
-            self.fail(format!("the store cannot be read: {error}"));
-        }
-    }
-
-    /// Finds the call's actor, wakes or makes it, and queues the work.
-    fn dispatch(&mut self, request: CallRequest, deadline: Instant, reply: ReplyTo) -> std::io::Result<()> {
-        let open = Open::new(&request, deadline, reply);
-        let CallRequest {
-            target,
-            op,
-            if_active,
-            ..
-        } = request;
-        match target {
-            Target::Id(id) => {
-                if !self.slots.contains_key(&id) && !self.wake_by_id(id, if_active)? {
-                    let error = self.missing(if_active, format!("there is no actor {id}"));
-                    self.answer_after(self.horizon(), open, Err(error.into()));
-                    return Ok(());
-                }
-                self.give(id, op, open);
-            }
-            Target::Key {
-                namespace,
-                name,
-                key,
-                create,
-            } => {
-                let hash = KeyHash::of(&namespace, &name, &key);
-                if let Some(id) = self.find(hash, if_active)? {
-                    if matches!(op, CallOp::Create) {
-                        self.refuse_duplicate(id, &key, open);
-                    } else {
-                        self.give(id, op, open);
-                    }
-                    return Ok(());
-                }
-                let create = match op {
-                    CallOp::Create => Some(create.unwrap_or_default()),
-                    CallOp::Destroy => None,
-                    CallOp::Action { .. } | CallOp::Resolve | CallOp::Push { .. } => create,
-                };
-                let Some(create) = create.filter(|_| !if_active) else {
-                    let error = self.missing(if_active, format!("there is no actor {name} with key {key}"));
-                    self.answer_after(self.horizon(), open, Err(error.into()));
-                    return Ok(());
-                };
-                self.create(namespace, name, key, hash, create, op, open);
-            }
-        }
-        Ok(())
-    }
-
-    fn missing(&self, if_active: bool, message: String) -> ActorError {
-        let code = if if_active {
-            code::NOT_ACTIVE
-        } else {
-            code::NOT_FOUND
-        };
-        ActorError::new(group::ACTOR, code, message)
-    }
-
-    fn refuse_duplicate(&mut self, id: ActorId, key: &Key, open: Open) {
-        let message = format!("the key {key} is taken by actor {id}");
-        let error = Error::new(group::ACTOR, code::DUPLICATE_KEY, message)
-            .with("existing_actor_id", id.to_string())
-            .with("key", key.to_string());
-        let seq = self.slots.get(&id).map_or(0, |s| s.last_seq);
-        self.answer_after(seq, open, Err(error.into_call_error("")));
-    }
-
-    /// The awake actor with this key, woken if it sleeps.
-    fn find(&mut self, hash: KeyHash, if_active: bool) -> std::io::Result<Option<ActorId>> {
-        if let Some(&id) = self.by_key.get(&hash) {
-            return Ok(Some(id));
-        }
-        let Some(bytes) = self.provisional.get(&keys::directory(hash))? else {
-            return Ok(None);
-        };
-        let id = <[u8; 16]>::try_from(&bytes[..])
-            .ok()
-            .and_then(|b| ActorId::from_bytes(b).ok())
-            .ok_or_else(|| {
-                std::io::Error::new(
-                    std::io::ErrorKind::InvalidData,
-                    "a directory record is no actor id",
-                )
-            })?;
-        Ok(self.wake_by_id(id, if_active)?.then_some(id))
-    }
-
-    /// Brings an actor that exists into memory. `false`: there is none, or it sleeps and may not be woken.
-    pub(crate) fn wake_by_id(&mut self, id: ActorId, if_active: bool) -> std::io::Result<bool> {
-        let Some(bytes) = self.provisional.get(&keys::record(id))? else {
-            return Ok(false);
-        };
-        if if_active {
-            return Ok(false);
-        }
-        let record: ActorRecord = codec::decode(&bytes).map_err(|e| {
-            std::io::Error::new(
-                std::io::ErrorKind::InvalidData,
-                format!("record of actor {id}: {e}"),
-            )
-        })?;
-        self.wake(id, record)?;
-        Ok(true)
-    }
-
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the parts of one call, taken apart by its only caller"
-    )]
-    fn create(
-        &mut self,
-        namespace: String,
-        name: String,
-        key: Key,
-        hash: KeyHash,
-        spec: CreateSpec,
-        op: CallOp,
-        mut open: Open,
-    ) {
-        let Some(actor_type) = self.actor_type(&name) else {
-            let error = self.not_registered(&name);
-            return self.answer(open, Err(error.into()));
-        };
-        let slot = clinch_types::slot_of(&namespace, &name, &key);
-        let id = ActorId::new(self.context.region, slot, self.context.rng.u128());
-        let meta = self.meta(id, &namespace, &name, key, self.context.clock.wall());
-        self.by_key.insert(hash, id);
-        open.created = true;
-        let input = spec.input.map(Bytes::from);
-        self.born_actor(id, meta, actor_type, input);
-        self.give(id, op, open);
-    }
-
-    pub(crate) fn not_registered(&self, name: &str) -> ActorError {
-        let message = format!(
-            "no actor type {name:?} is registered on node {}",
-            self.context.node
-        );
-        ActorError::new(group::ACTOR, code::NOT_REGISTERED, message)
-    }
-
-    pub(crate) fn meta(
-        &mut self,
-        id: ActorId,
-        namespace: &str,
-        name: &str,
-        key: Key,
-        created: clinch_types::WallMs,
-    ) -> Arc<ActorMeta> {
-        let mut intern = |text: &str| match self.names.get(text) {
-            Some(known) => known.clone(),
-            None => {
-                let shared: Arc<str> = text.into();
-                self.names.insert(text.to_owned(), shared.clone());
-                shared
-            }
-        };
-        let (namespace, name) = (intern(namespace), intern(name));
-        Arc::new(ActorMeta {
-            id,
-            namespace,
-            name,
-            key,
-            region: id.region(),
-            shard: self.context.id,
-            created,
-        })
-    }
-
-    /// Queues what a call asks of an actor that is awake (or waking), and lets it run if it can.
-    fn give(&mut self, id: ActorId, op: CallOp, open: Open) {
-        let Some(slot) = self.slots.get(&id) else {
-            // Making or waking it failed at once, before this call could queue behind that.
-            let shard = self.context.id;
-            let error = match self.start_error.take() {
-                Some((failed, error)) if failed == id => error,
-                _ => CallError::Unavailable {
-                    shard,
-                    reason: format!("actor {id} is not awake"),
-                },
-            };
-            return self.answer(open, Err(error));
-        };
-        let limit = slot.actor_type.options().queue_max;
-        if slot.busy.as_ref().is_some_and(|b| b.queue.len() >= limit) {
-            let what = format!("the queue of actor {id}");
-            return self.answer(
-                open,
-                Err(CallError::Overloaded {
-                    what,
-                    limit: limit as u64,
-                }),
-            );
-        }
-        let work = match op {
-            CallOp::Action { name, args } => match slot.actor_type.action(&name) {
-                Some(index) => Work::Action {
-                    open,
-                    index,
-                    args: Bytes::from(args),
-                },
-                None => {
-                    let message = format!("actor type {} has no action {name:?}", slot.meta.name);
-                    let error = ActorError::new(group::ACTOR, code::ACTION_NOT_FOUND, message);
-                    return self.answer(open, Err(error.into()));
-                }
-            },
-            CallOp::Resolve | CallOp::Create => Work::Resolve { open },
-            CallOp::Destroy => Work::Destroy { open },
-            CallOp::Push { queue, body, wait } => {
-                // A message waits for no turn, only for the actor to be there.
-                if slot.takes_messages() && !self.pipeline.full() {
-                    return self.push(id, open, &queue, body, wait);
-                }
-                Work::Push {
-                    open,
-                    queue,
-                    body,
-                    wait,
-                }
-            }
-        };
-        self.enqueue(id, work);
-    }
-
-    /// Puts work behind what waits already; refuses a call that would wait for itself.
-    pub(crate) fn enqueue(&mut self, id: ActorId, work: Work) {
-        let used = crate::activation::seconds_of(self);
-        let Some(slot) = self.slots.get_mut(&id) else {
-            return;
-        };
-        slot.used = used;
-        slot.busy().queue.push_back(work);
-        self.pump(id);
-        self.refuse_deadlocks(id);
-    }
-
-    /// A call whose own chain holds the actor can never start while it waits here.
-    fn refuse_deadlocks(&mut self, id: ActorId) {
-        let Some(busy) = self.slots.get_mut(&id).and_then(|s| s.busy.as_mut()) else {
-            return;
-        };
-        let Some(Work::Action { open, .. } | Work::Destroy { open } | Work::Resolve { open }) =
-            busy.queue.back()
-        else {
-            return;
-        };
-        if !open.chain.contains(&id) || self.reenter(id) {
-            return;
-        }
-        let Some(busy) = self.slots.get_mut(&id).and_then(|s| s.busy.as_mut()) else {
-            return;
-        };
-        let Some(Work::Action { open, .. } | Work::Destroy { open } | Work::Resolve { open }) =
-            busy.queue.pop_back()
-        else {
-            return;
-        };
-        let chain = open.chain.iter().copied().chain([id]).collect();
-        self.answer(open, Err(CallError::Deadlock { chain }));
-    }
-
-    /// Lets a call in that its own actor waits for, if the actor admits such calls and it needs no `&mut self`.
-    fn reenter(&mut self, id: ActorId) -> bool {
-        let Some(slot) = self.slots.get_mut(&id) else {
-            return false;
-        };
-        let kinds = slot.actor_type.clone();
-        let admits = kinds.options().reentrant;
-        let Some(queue) = slot.busy.as_mut().map(|busy| &mut busy.queue).filter(|_| admits) else {
-            return false;
-        };
-        let fits = matches!(queue.back(), Some(Work::Action { index, .. })
-            if kinds.actions()[*index].kind != clinch_actor::ActionKind::Exclusive);
-        match queue.pop_back_if(|_| fits) {
-            Some(Work::Action { open, index, args }) => {
-                self.start_reentrant(id, open, index, args);
-                true
-            }
-            _ => false,
-        }
     }
 
     /// The last batch anything executed so far travels in.
@@ -704,68 +370,6 @@ impl Owner {
         );
         if let Work::Read { done, .. } | Work::Update { done, .. } = work {
             drop(done.send(Err(gone)));
-        }
-    }
-
-    /// One page of the shard's actors.
-    pub(crate) fn list(&self, request: &ListRequest) -> Result<ListReply, CallError> {
-        let unreadable = |error: &dyn std::fmt::Display| CallError::Unavailable {
-            shard: self.context.id,
-            reason: format!("the store cannot be read: {error}"),
-        };
-        let limit = request.limit.clamp(1, clinch_types::limits::LIST_MAX) as usize;
-        let mut reply = ListReply::default();
-        let rows = if request.ids.is_empty() {
-            let start = match request.after {
-                Some(after) => std::ops::Bound::Excluded(keys::record(after)),
-                None => std::ops::Bound::Included(b"A".to_vec()),
-            };
-            let end = keys::end_of(b"A");
-            let start = start.as_ref().map(|k| k.as_slice());
-            self.provisional
-                .scan(start, std::ops::Bound::Excluded(&end), LIST_LOOK_MAX, false)
-                .map_err(|e| unreadable(&e))?
-        } else {
-            let mut rows = Vec::new();
-            for &id in request.ids.iter().take(LIST_LOOK_MAX) {
-                let key = keys::record(id);
-                if let Some(value) = self.provisional.get(&key).map_err(|e| unreadable(&e))? {
-                    rows.push((Bytes::from(key), value));
-                }
-            }
-            rows
-        };
-        let looked_at_all = !request.ids.is_empty() || rows.len() < LIST_LOOK_MAX;
-        for (key, value) in rows {
-            let id: [u8; 16] = key[1..].try_into().map_err(|e| unreadable(&e))?;
-            let id = ActorId::from_bytes(id).map_err(|e| unreadable(&e))?;
-            if reply.actors.len() == limit {
-                // More than a page: go on behind the last one given.
-                reply.next = reply.actors.last().map(|a| a.id);
-                return Ok(reply);
-            }
-            let record: ActorRecord = codec::decode(&value).map_err(|e| unreadable(&e))?;
-            let wanted = record.namespace == request.namespace
-                && request.name.as_ref().is_none_or(|n| *n == record.name);
-            if wanted {
-                reply.actors.push(self.info(id, record));
-            }
-            if !looked_at_all {
-                reply.next = Some(id);
-            }
-        }
-        Ok(reply)
-    }
-
-    pub(crate) fn info(&self, id: ActorId, record: ActorRecord) -> clinch_types::ActorInfo {
-        clinch_types::ActorInfo {
-            id,
-            namespace: record.namespace,
-            name: record.name,
-            key: record.key,
-            region: id.region(),
-            created: record.created,
-            awake: self.slots.contains_key(&id),
         }
     }
 
