@@ -66,21 +66,19 @@ impl Cluster {
 
 impl Caller for Cluster {
     fn call(&self, call: OutgoingCall) -> BoxFuture<'static, Result<CallReply, Error>> {
+        let call = RoutedCall {
+            target: call.target,
+            op: call.op,
+            timeout: call.timeout,
+            idempotency_key: call.idempotency_key,
+            consistency: call.consistency,
+            if_active: call.if_active,
+            chain: call.chain,
+            params: call.params,
+            request: call.request.map(|own| (own.id, own.acked_below)),
+        };
         let router = self.router.clone();
-        Box::pin(async move {
-            let call = RoutedCall {
-                target: call.target,
-                op: call.op,
-                timeout: call.timeout,
-                idempotency_key: call.idempotency_key,
-                consistency: call.consistency,
-                if_active: call.if_active,
-                chain: call.chain,
-                params: call.params,
-                request: call.request.map(|own| (own.id, own.acked_below)),
-            };
-            router.call(call).await.map_err(Error::from)
-        })
+        Box::pin(async move { router.call(call).await.map_err(Error::from) })
     }
 }
 

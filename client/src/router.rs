@@ -206,7 +206,11 @@ impl Router {
             trace: [0; 25],
         };
         request.check()?;
-        let shard = self.shard_of(slot, deadline).await?;
+        let shard = match self.known_shard(slot) {
+            Some(shard) => shard,
+            // Apart, as everything that is rare: the future of each call would have room for it.
+            None => Box::pin(self.wait_for_shard(slot, deadline)).await?,
+        };
         // Encoded once: every attempt at another node sends the same bytes.
         let mut encoded: Option<Bytes> = None;
         self.route(shard, deadline, |node| {
@@ -372,7 +376,7 @@ impl Router {
                 });
             }
             if !pause_now.is_zero() {
-                tokio::time::sleep(pause_now).await;
+                Box::pin(tokio::time::sleep(pause_now)).await;
                 pause = (pause * 2).min(self.inner.config.pause_max);
             }
         }
@@ -431,14 +435,22 @@ impl Router {
         (!from.is_empty()).then(|| from[tried % from.len()])
     }
 
-    async fn shard_of(&self, slot: clinch_types::Slot, deadline: Instant) -> Result<ShardId, CallError> {
+    fn known_shard(&self, slot: clinch_types::Slot) -> Option<ShardId> {
+        self.inner.routes.read().shard_of(slot)
+    }
+
+    async fn wait_for_shard(
+        &self,
+        slot: clinch_types::Slot,
+        deadline: Instant,
+    ) -> Result<ShardId, CallError> {
         let mut pause = self.inner.config.pause_min;
         loop {
-            if let Some(shard) = self.inner.routes.read().shard_of(slot) {
+            if let Some(shard) = self.known_shard(slot) {
                 return Ok(shard);
             }
             let error = self.refresh(deadline).await.err();
-            if let Some(shard) = self.inner.routes.read().shard_of(slot) {
+            if let Some(shard) = self.known_shard(slot) {
                 return Ok(shard);
             }
             if Instant::now() + pause >= deadline {

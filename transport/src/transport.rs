@@ -201,7 +201,10 @@ impl Transport {
         let result = match link {
             Some(link) => self.ask(&Dest::Node(to), &link, request, Instant::now()).await,
             None => match self.node(to) {
-                Some(peer) => self.connect_and_ask(&peer, request).await.map(|(_, body)| body),
+                // Apart: the future of every call would have room for it.
+                Some(peer) => Box::pin(self.connect_and_ask(&peer, request))
+                    .await
+                    .map(|(_, body)| body),
                 None => Err(no_route(to)),
             },
         };

@@ -19,7 +19,7 @@ const GARBAGE_MAX: usize = 4096;
 
 /// The coarse clock of idleness.
 pub(crate) fn seconds_of(owner: &Owner) -> u32 {
-    u32::try_from(owner.born.elapsed().as_secs()).unwrap_or(u32::MAX)
+    u32::try_from((owner.now - owner.born).as_secs()).unwrap_or(u32::MAX)
 }
 
 /// Lets actors go on that waited for room in the batch being filled.
@@ -383,6 +383,7 @@ impl Owner {
 
     /// Everything that time brings: due schedules, idle actors, old dedup records, purges.
     pub(crate) fn tick(&mut self) {
+        self.now = Instant::now();
         let now = self.context.clock.wall();
         let due_by = match planted!("schedule-early") {
             true => now.after(std::time::Duration::from_millis(700)),

@@ -141,6 +141,13 @@ impl Slot {
             .is_none_or(|b| b.queue.is_empty() && b.running.is_none() && b.readers == 0 && b.interleaved == 0)
     }
 
+    /// Whether this action may start at once, without a place in the queue: nothing runs and nothing waits.
+    pub(crate) fn is_free_for(&self, work: &Work) -> bool {
+        matches!(work, Work::Action { .. })
+            && self.idle()
+            && self.busy.as_ref().is_none_or(|b| !b.stopping && !b.asleep)
+    }
+
     /// Whether the state in memory must be written before the actor leaves it.
     pub(crate) fn must_save(&self) -> bool {
         self.unsaved && self.actor_type.options().durability != Durability::MayLoseEverything

@@ -70,7 +70,7 @@ impl Owner {
         }
     }
 
-    fn start(&mut self, id: ActorId, work: Work) {
+    pub(crate) fn start(&mut self, id: ActorId, work: Work) {
         match work {
             Work::Action { open, index, args } => self.start_action(id, open, index, args),
             Work::Resolve { open } => self.resolve(id, open),
@@ -114,7 +114,8 @@ impl Owner {
     }
 
     fn start_action(&mut self, id: ActorId, open: Open, index: usize, args: Bytes) {
-        if open.deadline <= Instant::now() {
+        let now = Instant::now();
+        if open.deadline <= now {
             let reason = "the call's time was up while it waited for its actor".into();
             let shard = self.context.id;
             return self.answer(open, Err(clinch_types::CallError::Unavailable { shard, reason }));
@@ -124,7 +125,7 @@ impl Owner {
         };
         let actor_type = slot.actor_type.clone();
         let kind = actor_type.actions()[index].kind;
-        let deadline = Instant::now() + actor_type.options().action_timeout;
+        let deadline = now + actor_type.options().action_timeout;
         let init = TurnFor {
             request: open.request,
             chain: &open.chain,
@@ -146,14 +147,13 @@ impl Owner {
             }
             ActionKind::Shared => {
                 let Some(state) = slot.state.clone() else { return };
-                slot.busy().readers += 1;
                 let future = actor_type.shared(index, state, turn, args);
-                self.launch_shared(id, future, open, None, deadline);
+                self.launch_shared(id, future, open, deadline);
             }
             ActionKind::Interleaved => {
                 slot.busy().interleaved += 1;
                 let future = actor_type.interleaved(index, turn.clone(), args);
-                self.launch_shared(id, future, open, Some(turn), deadline);
+                self.launch_interleaved(id, future, open, turn, deadline);
             }
         }
     }
@@ -191,11 +191,8 @@ impl Owner {
             fire: None,
         };
         let Some(turn) = self.turn(id, init) else { return };
-        if let Some(slot) = self.slots.get_mut(&id) {
-            slot.busy().readers += 1;
-        }
         let future = actor_type.shared(index, state, turn, args);
-        self.launch_shared(id, future, open, None, deadline);
+        self.launch_shared(id, future, open, deadline);
     }
 
     /// Runs an exclusive future: in place if it does not wait.
@@ -224,7 +221,49 @@ impl Owner {
         }
     }
 
+    /// Runs a shared future: in place if it does not wait, and then it was never among the readers.
     fn launch_shared(
+        &mut self,
+        id: ActorId,
+        future: BoxFuture<'static, Result<Vec<u8>, Error>>,
+        open: Open,
+        deadline: Instant,
+    ) {
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        match poll_now(future) {
+            Ok(outcome) => {
+                let (seq, limit) = (slot.last_seq, slot.actor_type.options().action_timeout);
+                self.answer_shared(id, seq, open, None, outcome, limit);
+            }
+            Err(future) => {
+                slot.busy().readers += 1;
+                self.go_on_beside(id, future, open, None, deadline);
+            }
+        }
+    }
+
+    fn launch_interleaved(
+        &mut self,
+        id: ActorId,
+        future: BoxFuture<'static, Result<Vec<u8>, Error>>,
+        open: Open,
+        turn: Arc<Turn>,
+        deadline: Instant,
+    ) {
+        match poll_now(future) {
+            Ok(outcome) => {
+                let number = self.context.next_turn();
+                self.reading.insert(number, (open, Some(turn)));
+                self.end_shared(id, number, outcome);
+            }
+            Err(future) => self.go_on_beside(id, future, open, Some(turn), deadline),
+        }
+    }
+
+    /// The rest of a turn that does not hold the state, in a task of its own.
+    fn go_on_beside(
         &mut self,
         id: ActorId,
         future: BoxFuture<'static, Result<Vec<u8>, Error>>,
@@ -234,20 +273,16 @@ impl Owner {
     ) {
         let number = self.context.next_turn();
         self.reading.insert(number, (open, interleaved));
-        match poll_now(future) {
-            Ok(outcome) => self.end_shared(id, number, outcome),
-            Err(future) => {
-                let ended = self.context.ended.clone();
-                spawn(&self.context.tasks, future, deadline, move |outcome| async move {
-                    // As above.
-                    drop(ended.send(Ended::Shared { id, number, outcome }).await);
-                });
-            }
-        }
+        let ended = self.context.ended.clone();
+        spawn(&self.context.tasks, future, deadline, move |outcome| async move {
+            // The shard's task may be gone: then nobody waits for the outcome.
+            drop(ended.send(Ended::Shared { id, number, outcome }).await);
+        });
     }
 
     /// A turn that ran in its own task is over.
     pub(crate) fn ended(&mut self, ended: Ended) {
+        self.now = Instant::now();
         let id = match ended {
             Ended::Exclusive { id, number, outcome } => {
                 self.end_exclusive(id, number, outcome);

@@ -21,7 +21,8 @@ use crate::activation::{Open, Work};
 impl Owner {
     /// Admits one call.
     pub(crate) fn admit(&mut self, request: CallRequest, deadline: Instant, reply: ReplyTo) {
-        if deadline <= Instant::now() {
+        self.now = Instant::now();
+        if deadline <= self.now {
             let reason = "the call's time was up before it reached its actor".into();
             return reply.send(Err(CallError::Unavailable {
                 shard: self.context.id,
@@ -292,13 +293,17 @@ impl Owner {
         self.enqueue(id, work);
     }
 
-    /// Puts work behind what waits already; refuses a call that would wait for itself.
+    /// Starts the work, or puts it behind what waits already; refuses a call that would wait for itself.
     pub(crate) fn enqueue(&mut self, id: ActorId, work: Work) {
         let used = crate::activation::seconds_of(self);
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
         slot.used = used;
+        if slot.is_free_for(&work) && !self.pipeline.full() {
+            self.start(id, work);
+            return self.pump(id);
+        }
         slot.busy().queue.push_back(work);
         self.pump(id);
         self.refuse_deadlocks(id);

@@ -13,6 +13,7 @@ use clinch_types::{
     ActorId, CallError, CallMeta, CallReply, Epoch, RequestId, Version, WallMs, code, codec, fp, group,
     planted,
 };
+use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -47,7 +48,8 @@ pub(crate) struct Owner {
     pub(crate) provisional: Arc<Provisional>,
     pub(crate) pipeline: Pipeline,
     pub(crate) dedup: Dedup,
-    pub(crate) slots: HashMap<ActorId, Slot>,
+    /// Ids are drawn by nodes, so nobody outside can choose keys that collide: a fast hash will do.
+    pub(crate) slots: FxHashMap<ActorId, Slot>,
     pub(crate) by_key: HashMap<KeyHash, ActorId>,
     /// Calls admitted and not answered, with further callers of the same request.
     pub(crate) open: HashMap<RequestId, Vec<ReplyTo>>,
@@ -61,9 +63,11 @@ pub(crate) struct Owner {
     /// Destroyed actors whose KV entries are not all deleted yet.
     pub(crate) purges: VecDeque<ActorId>,
     /// Shared and interleaved turns in progress: who waits, and the turn of an interleaved one.
-    pub(crate) reading: HashMap<u64, (Open, Option<Arc<Turn>>)>,
+    pub(crate) reading: FxHashMap<u64, (Open, Option<Arc<Turn>>)>,
     pub(crate) beside: Beside,
     pub(crate) born: Instant,
+    /// When the message being handled was taken: asking the clock once for each is enough.
+    pub(crate) now: Instant,
     /// Wall time then.
     born_wall: WallMs,
     /// Ends with the epoch: running turns see it.
@@ -90,7 +94,7 @@ impl Owner {
             host,
             provisional,
             dedup: Dedup::default(),
-            slots: HashMap::new(),
+            slots: FxHashMap::default(),
             by_key: HashMap::new(),
             open: HashMap::new(),
             stalled: VecDeque::new(),
@@ -98,9 +102,10 @@ impl Owner {
             timers: Timers::default(),
             idle_at: BTreeMap::new(),
             purges: VecDeque::new(),
-            reading: HashMap::new(),
+            reading: FxHashMap::default(),
             beside: Beside::default(),
             born: Instant::now(),
+            now: Instant::now(),
             born_wall: context.clock.wall(),
             cancelled,
             names: HashMap::new(),

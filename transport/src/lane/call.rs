@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, TryAcquireError};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::outbox::Outbox;
@@ -92,7 +92,10 @@ impl CallLane {
             body,
         };
         let cost = self.cost(frame.wire_len());
-        let now = self.wait_for_room(peer, cost, begun, until, after).await?;
+        let now = match self.take_room(cost) {
+            true => begun,
+            false => Box::pin(self.wait_for_room(peer, cost, until, after)).await?,
+        };
         let mut permit = RoomGuard { lane: self, cost };
         let (correlation, answer) = self.pending.insert(now, until).map_err(|e| match e {
             NoSlot::Full => overloaded(peer, "requests without an answer", self.pending_max),
@@ -249,28 +252,28 @@ impl CallLane {
         wire_len.min(self.queue_bytes)
     }
 
-    /// Takes `cost` of the room, which then must be returned. Returns what time it is then.
+    /// Takes `cost` of the room, if it is there at once. It must be returned.
+    fn take_room(&self, cost: usize) -> bool {
+        self.room
+            .try_acquire_many(permits(cost))
+            .map(|permit| permit.forget())
+            .is_ok()
+    }
+
+    /// As [`Self::take_room`], waiting for it. Returns what time it is then.
     async fn wait_for_room(
         &self,
         peer: &Dest,
         cost: usize,
-        begun: Instant,
         until: Instant,
         after: Duration,
     ) -> Result<Instant, TransportError> {
-        // The configuration limits the queue to 2^30 bytes.
-        let permits = cost as u32;
-        match self.room.try_acquire_many(permits) {
-            Ok(permit) => {
-                permit.forget();
-                return Ok(begun);
-            }
-            Err(TryAcquireError::Closed) => return Err(self.not_sent(peer)),
-            Err(TryAcquireError::NoPermits) => {}
+        if self.room.is_closed() {
+            return Err(self.not_sent(peer));
         }
         let _counted = WaitGuard::enter(&self.waiting, self.waiting_max)
             .ok_or_else(|| overloaded(peer, "callers waiting for room", self.waiting_max))?;
-        match timeout_at(until, self.room.acquire_many(permits)).await {
+        match timeout_at(until, self.room.acquire_many(permits(cost))).await {
             Ok(Ok(permit)) => {
                 permit.forget();
                 Ok(Instant::now())
@@ -296,6 +299,11 @@ impl CallLane {
             reason,
         }
     }
+}
+
+/// The configuration limits a queue to 2^30 bytes.
+fn permits(cost: usize) -> u32 {
+    cost as u32
 }
 
 fn overloaded(peer: &Dest, what: &'static str, limit: usize) -> TransportError {
