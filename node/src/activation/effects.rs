@@ -103,6 +103,7 @@ impl Owner {
             .filter(|op| matches!(op, QueueOp::Push { .. }))
             .count();
         self.check_room(id, pushes)?;
+        self.check_settled(id, &effects.queue)?;
         self.check_schedules(id, effects)?;
         self.check_outbox(id, effects.sends.len())
     }

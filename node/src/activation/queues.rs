@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use clinch_actor::{Error, MessageId, Settle};
-use clinch_types::{ActorId, CallError, CallReply, RequestId, Version, code, codec, group, limits};
+use clinch_actor::{Error, MessageId, QueueOp, Settle};
+use clinch_types::{ActorId, CallError, CallReply, RequestId, Version, code, codec, group, limits, planted};
 
 use super::slot::Open;
 use crate::shard::records::{self, MessageRecord, Prefix};
@@ -78,6 +78,22 @@ impl Owner {
             limits::QUEUE_MESSAGES_MAX
         );
         Err(Error::new(group::QUEUE, code::FULL, message))
+    }
+
+    /// Refuses a turn that settles a message which another turn has taken meanwhile: what it did would be done twice.
+    pub(crate) fn check_settled(&self, id: ActorId, ops: &[QueueOp]) -> Result<(), Error> {
+        for op in ops {
+            let QueueOp::Settle { queue, id: number, .. } = op else {
+                continue;
+            };
+            let there = self.provisional.get(&records::message(id, queue, *number));
+            if there.map_err(Error::internal)?.is_none() && !planted!("settled-twice") {
+                let message =
+                    format!("message {number} of queue {queue:?} was settled by another turn meanwhile");
+                return Err(Error::new(group::QUEUE, "lease_lost", message));
+            }
+        }
+        Ok(())
     }
 
     /// A message from outside of the actor.
