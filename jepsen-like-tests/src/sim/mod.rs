@@ -9,8 +9,10 @@
 pub mod check;
 pub mod cli;
 mod clients;
+mod ending;
 mod faults;
 mod fired;
+mod listeners;
 mod nemesis;
 mod places;
 pub mod planted;

@@ -44,7 +44,7 @@ const fn real(name: &'static str, what: &'static str) -> Bug {
 }
 
 /// All of them.
-pub const BUGS: [Bug; 29] = [
+pub const BUGS: [Bug; 38] = [
     bug(
         "stale-read",
         "reads are answered without a lease or a round of the quorum",
@@ -52,7 +52,7 @@ pub const BUGS: [Bug; 29] = [
     bug("lease-too-long", "the lease is trusted for five times its length"),
     bug(
         "lease-through-transfer",
-        "the lease is trusted while the leadership is being transferred",
+        "an owner serves on, and trusts its lease, while the leadership is being transferred",
     ),
     bug(
         "no-fence",
@@ -96,6 +96,16 @@ pub const BUGS: [Bug; 29] = [
     bug("kv-left-out", "the KV writes of one batch in eight are lost"),
     bug("schedule-fires-twice", "a schedule that fired is not deleted"),
     bug("schedule-early", "schedules fire 700 ms before they are due"),
+    bug("tick-again", "one tick in four of a repeated schedule fires twice"),
+    bug(
+        "failed-turn-sends",
+        "what a failed turn sent or pushed into its queue is kept",
+    ),
+    bug("settled-stays", "one settled queue message in four stays in its queue"),
+    bug("push-again", "the answer to a push into a queue is not remembered"),
+    bug("send-new-id", "each try of a one-way send has a new request id"),
+    bug("sends-forgotten", "a new owner does not load the outbox"),
+    bug("early-events", "events leave when their batch is proposed, not when it is committed"),
     bug("undead", "a destroyed actor keeps its record and its key"),
     bug("no-sync", "the log answers without a sync"),
     bug("vote-forgotten", "votes are not written to the log"),
@@ -111,6 +121,10 @@ pub const BUGS: [Bug; 29] = [
         "checkpoint-not-flushed",
         "a checkpoint counts as durable before the store is flushed",
     ),
+    bug(
+        "old-state-accepted",
+        "a state store that is older than what the log has purged is taken for whole",
+    ),
     real(
         "snapshot-by-packet",
         "the receiver of a snapshot takes each piece of the stream for a chunk",
@@ -122,6 +136,10 @@ pub const BUGS: [Bug; 29] = [
     real(
         "dedup-by-wall-clock",
         "records of answers age by the difference of two nodes' wall clocks",
+    ),
+    real(
+        "settled-twice",
+        "a turn may settle a queue message that another turn has taken before it",
     ),
     real(
         "sync-not-repeated",

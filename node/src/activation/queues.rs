@@ -141,7 +141,9 @@ impl Owner {
                 meta: self.call_meta(id, self.version_of(id), open.created),
                 output,
             };
-            self.record_answer(request, open.long_dedup, &reply);
+            if !planted!("push-again") {
+                self.record_answer(request, open.long_dedup, &reply);
+            }
             Some(Release::Call {
                 request,
                 reply: open.reply,
@@ -235,7 +237,10 @@ impl Owner {
             Settle::Complete(value) => Ok(value),
             Settle::Reject(error) => Err(error),
         };
-        self.delete(written, key);
+        // Mostly: one that never went would be missed by nobody who looks for loss.
+        if !(planted!("settled-stays") && number.0 % 4 == 0) {
+            self.delete(written, key);
+        }
         if let Some(stock) = self.stock(id) {
             stock.messages = stock.messages.saturating_sub(1);
             if let Some((request, _)) = &record.waiter {

@@ -419,7 +419,9 @@ impl ShardTask {
             return reply.send(Err(self.cut_off()));
         }
         match &mut self.role {
-            Role::Owner { owner, .. } if self.hand_off.is_none() => owner.admit(*request, deadline, reply),
+            Role::Owner { owner, .. } if self.hand_off.is_none() || planted!("lease-through-transfer") => {
+                owner.admit(*request, deadline, reply)
+            }
             Role::Owner { .. } | Role::Recovering { .. } => {
                 if self.parked.len() >= self.context.config.proposer.queue_max {
                     let limit = self.context.config.proposer.queue_max as u64;
@@ -509,6 +511,9 @@ impl ShardTask {
             self.receipts.push_back(receipt);
             if planted!("early-reply") {
                 owner.answer_early();
+            }
+            if planted!("early-events") {
+                owner.publish_early();
             }
             crate::activation::resume(owner);
         }
