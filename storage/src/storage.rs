@@ -220,7 +220,7 @@ impl Storage {
     pub fn checkpoint_blocking(&self) -> io::Result<()> {
         let mut written = Vec::new();
         for cell in self.core.cells() {
-            written.extend(checkpoint::write(&cell)?);
+            written.extend(checkpoint::write(&cell, self.core.options.checkpoint_keys)?);
         }
         if written.is_empty() {
             return Ok(());

@@ -17,6 +17,7 @@ mod nemesis;
 mod places;
 pub mod planted;
 mod prefix;
+mod rates;
 pub mod report;
 mod run;
 mod summary;

@@ -88,7 +88,8 @@ fn run_here(options: &Options) -> anyhow::Result<Summary> {
     let mut rng = StdRng::seed_from_u64(options.seed ^ 0x7377_6172_6d5f_5f5f);
     let places = Places::watch();
     let shards = rng.random_range(1..=4);
-    let mut sim = cluster(&mut rng, options.seed, shards)?;
+    let plan = Plan::draw(&mut rng, options.faults.as_ref());
+    let mut sim = cluster(&mut rng, options.seed, shards, &plan)?;
     if options.trace.is_some() {
         sim.world().keep_events();
     }
@@ -101,7 +102,6 @@ fn run_here(options: &Options) -> anyhow::Result<Summary> {
         working: Arc::default(),
         broken: Arc::default(),
     };
-    let plan = Plan::draw(&mut rng, options.faults.as_ref());
     let mut broken = Vec::new();
     let recovery = live(&mut sim, &crew, plan, rng, options, &places, shards, &mut broken);
     let (recovery_ms, fired) = recovery.context("the simulation")?;
@@ -127,15 +127,17 @@ fn keys(rng: &mut StdRng) -> Vec<String> {
 }
 
 /// A cluster that serves.
-fn cluster(rng: &mut StdRng, seed: u64, shards: u32) -> anyhow::Result<Simulation> {
+fn cluster(rng: &mut StdRng, seed: u64, shards: u32, plan: &Plan) -> anyhow::Result<Simulation> {
     let nodes = if rng.random_bool(0.8) { 3 } else { 5 };
-    let sim = actors::registry()
+    let joins = plan.faults.contains(&Fault::Join);
+    let mut sim = actors::registry()
         .actor::<Subject>()
         .actor::<Account>()
         .actor::<Worker>()
         .actor::<Ticker>()
         .simulate(seed)
         .nodes(nodes)
+        .spares(u64::from(joins && nodes == 3))
         .shards(shards)
         .raft(RaftConfig::default())
         .storage(StorageConfig {
@@ -145,8 +147,33 @@ fn cluster(rng: &mut StdRng, seed: u64, shards: u32) -> anyhow::Result<Simulatio
         .segment_bytes(64 << rng.random_range(10..14))
         // Little log: replicas that were away need snapshots.
         .retain_bytes(1 << rng.random_range(10..20))
+        .checkpoint_keys(match rng.random_bool(0.5) {
+            true => rng.random_range(1..64),
+            false => 2048,
+        })
         .boot()?;
-    anyhow::Ok(sim)
+    if joins {
+        gather(&mut sim, rng, nodes)?;
+    }
+    Ok(sim)
+}
+
+/// The nodes come one after the other, and some lose their power before there is a cluster.
+fn gather(sim: &mut Simulation, rng: &mut StdRng, nodes: u64) -> anyhow::Result<()> {
+    for _ in 0..rng.random_range(1..5) {
+        let node = usize::try_from(rng.random_range(0..nodes))?;
+        let mut live = |sim: &mut Simulation, most: u64| {
+            let until = sim.now() + Duration::from_millis(rng.random_range(1..most));
+            while sim.now() < until {
+                sim.step();
+            }
+        };
+        live(sim, 400);
+        sim.power_loss(node);
+        live(sim, 2000);
+        sim.restart(node)?;
+    }
+    Ok(())
 }
 
 /// Both phases. Returns how long recovery took, in ms, and what struck.
@@ -344,6 +371,8 @@ fn judge(
         simulated_s: sim.now().as_secs_f64(),
         cpu_s: stats::ran()?.as_secs_f64(),
         acknowledged: verdict.acknowledged,
+        cross_checked: verdict.cross_checked,
+        undecided: verdict.undecided,
         failed: verdict.failed,
         unknown: verdict.unknown,
         recovery_ms,

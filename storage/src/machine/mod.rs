@@ -39,6 +39,7 @@ pub struct GroupMachine {
 #[derive(Debug)]
 pub struct GroupSnapshotBuilder {
     cell: Arc<Cell>,
+    checkpoint_keys: usize,
 }
 
 impl GroupMachine {
@@ -119,6 +120,7 @@ impl RaftStateMachine<TypeConfig> for GroupMachine {
     async fn get_snapshot_builder(&mut self) -> GroupSnapshotBuilder {
         GroupSnapshotBuilder {
             cell: Arc::clone(&self.cell),
+            checkpoint_keys: self.core.options.checkpoint_keys,
         }
     }
 
@@ -152,14 +154,14 @@ impl RaftSnapshotBuilder<TypeConfig> for GroupSnapshotBuilder {
                 let current = state.applied == state.flushed;
                 let too_much =
                     state.overlay.keys() > INLINE_CHECKPOINT_KEYS && state.flushed.log_id.is_some();
-                if current || too_much {
+                if current || too_much || planted!("purge-early") {
                     return Ok(cell.snapshot(&mut state));
                 }
                 state.phase != Phase::Idle
             };
             if busy {
                 idle.await;
-            } else if let Some(written) = checkpoint::write(cell)? {
+            } else if let Some(written) = checkpoint::write(cell, self.checkpoint_keys)? {
                 cell.guard(cell.store.flush())?;
                 written.finish();
             }
