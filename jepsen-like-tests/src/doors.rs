@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::actors::{SUBJECT, Told};
+use crate::actors::Told;
 use crate::history::{Answer, Meta, Op};
 
 /// Largest HTTP answer that is read, in bytes.
@@ -76,8 +76,15 @@ async fn roam(cluster: &Cluster, key: &str, op: Op, timeout: Duration) -> Answer
     let reply = match op {
         Op::Increment(by) => counter.increment(Some(by)).timeout(timeout).meta().await,
         Op::Read => counter.get_count().timeout(timeout).meta().await,
+        Op::Push(job) => {
+            let push = cluster.raw("worker", key).queue::<i64>(JOBS).push(job);
+            return match push.timeout(timeout).meta().await {
+                Ok((id, meta)) => Answer::ok(i64::try_from(id.0).unwrap_or(i64::MAX), meta.into()),
+                Err(error) => Answer::error(error.is_perhaps(), error.to_string()),
+            };
+        }
         other => {
-            let (actor, action, args) = wire(other);
+            let (actor, action, args) = wire(key, other);
             let call = cluster.raw(actor, key).action::<Told>(action, args);
             return match call.timeout(timeout).meta().await {
                 Ok((told, meta)) => Answer::told(told, meta.into()),
@@ -91,8 +98,11 @@ async fn roam(cluster: &Cluster, key: &str, op: Op, timeout: Duration) -> Answer
     }
 }
 
-/// What is called, and with what.
-fn wire(op: Op) -> (&'static str, &'static str, Vec<i64>) {
+/// The queue of workers.
+const JOBS: &str = "jobs";
+
+/// What is called, and with what. What several types of actors have in common depends on the key.
+fn wire(key: &str, op: Op) -> (&'static str, &'static str, Vec<i64>) {
     let (action, args) = match op {
         Op::Increment(by) => return ("counter", "increment", vec![by]),
         Op::Read => return ("counter", "getCount", Vec::new()),
@@ -112,8 +122,27 @@ fn wire(op: Op) -> (&'static str, &'static str, Vec<i64>) {
         Op::Add(by) => ("add", vec![by]),
         Op::Sum => ("sum", Vec::new()),
         Op::End => ("end", Vec::new()),
+        Op::Pay(amount, to) => ("pay", vec![amount, to]),
+        Op::Account => ("account", Vec::new()),
+        // From outside it is no action; see [`Direct::request`].
+        Op::Push(job) | Op::Enqueue(job) => ("add", vec![job]),
+        Op::Pop => ("pop", Vec::new()),
+        Op::Work(how) => ("work", vec![how]),
+        Op::Works => ("works", Vec::new()),
+        Op::Begin(number) => ("begin", vec![number]),
+        Op::Ticks => ("ticks", Vec::new()),
+        Op::Tell(value) => ("tell", vec![value]),
+        // Nobody calls that: a listener writes it down.
+        Op::Heard(place, number) => ("heard", vec![place, number]),
+        Op::Relay(value, to) => ("relay", vec![value, to]),
     };
-    (SUBJECT, action, args)
+    let actor = match key.as_bytes().first() {
+        Some(b'b') => "account",
+        Some(b'q') => "worker",
+        Some(b'c') => "ticker",
+        _ => "subject",
+    };
+    (actor, action, args)
 }
 
 /// A client of one node's gateway. It does not repeat anything.
@@ -141,7 +170,7 @@ impl Gateway {
     }
 
     async fn call(&self, key: &str, op: Op, timeout: Duration) -> Answer {
-        let (actor, action, args) = wire(op);
+        let (actor, action, args) = wire(key, op);
         let uri = format!(
             "{}/gateway/{actor}/action/{action}?rvt-namespace=default&rvt-method=getOrCreate&rvt-runner=default&rvt-key={}",
             self.base,
@@ -344,9 +373,25 @@ impl Direct {
     }
 
     fn request_keeping(&self, key: &str, op: Op, seq: u64, acked_below: u64) -> CallRequest {
-        let (actor, name, args) = wire(op);
+        let (actor, name, args) = wire(key, op);
         let mut bytes = Vec::new();
-        ciborium::into_writer(&args, &mut bytes).expect("a list of numbers is written to memory");
+        let op = match op {
+            Op::Push(job) => {
+                ciborium::into_writer(&job, &mut bytes).expect("a number is written to memory");
+                CallOp::Push {
+                    queue: JOBS.into(),
+                    body: bytes,
+                    wait: false,
+                }
+            }
+            _ => {
+                ciborium::into_writer(&args, &mut bytes).expect("a list of numbers is written to memory");
+                CallOp::Action {
+                    name: name.into(),
+                    args: bytes,
+                }
+            }
+        };
         CallRequest {
             request: RequestId {
                 session: self.session,
@@ -360,10 +405,7 @@ impl Direct {
                 key: Key::new([key]).expect("keys of tests are short"),
                 create: Some(CreateSpec::default()),
             },
-            op: CallOp::Action {
-                name: name.into(),
-                args: bytes,
-            },
+            op,
             if_active: false,
             consistency: Consistency::Linearizable,
             chain: Vec::new(),

@@ -14,7 +14,7 @@ use clinch_types::CallMeta;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-/// What was asked: of a counter, or of the [`crate::actors::Subject`] of other workloads.
+/// What was asked: of a counter, or of the actors of other workloads ([`crate::actors`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Op {
@@ -48,6 +48,31 @@ pub enum Op {
     Sum,
     /// Destroy it.
     End,
+    /// An account: this amount to the account of that number, one way.
+    Pay(i64, i64),
+    /// Tell the balance, what was paid and what was got.
+    Account,
+    /// A queue, from outside: this message.
+    Push(i64),
+    /// A queue, from the actor's own turn: this message.
+    Enqueue(i64),
+    /// The next message, taken out and dealt with in one turn; tells it.
+    Pop,
+    /// The next message, dealt with under a lease: with its end in one commit (0), before its end (1), given back (2),
+    /// forgotten (3); tells it.
+    Work(i64),
+    /// Tell what was dealt with.
+    Works,
+    /// Begin to tick, by an interval and by a cron expression.
+    Begin(i64),
+    /// Tell the time and the ticks: which, due, fired, ...
+    Ticks,
+    /// One more at the end of a list, and an event about it; tells its length.
+    Tell(i64),
+    /// An event that a listener got: its place and the number.
+    Heard(i64, i64),
+    /// One more at the end of a list, and one way at the end of the list of that number; tells its length.
+    Relay(i64, i64),
 }
 
 impl Op {
@@ -62,9 +87,59 @@ impl Op {
             | Self::Stamp(_)
             | Self::Remind(..)
             | Self::Add(_)
-            | Self::End => true,
-            Self::Read | Self::Get | Self::List | Self::Stamps | Self::Fired | Self::Sum => false,
+            | Self::End
+            | Self::Pay(..)
+            | Self::Push(_)
+            | Self::Enqueue(_)
+            | Self::Pop
+            | Self::Work(_)
+            | Self::Begin(_)
+            | Self::Tell(_)
+            | Self::Relay(..) => true,
+            Self::Read
+            | Self::Get
+            | Self::List
+            | Self::Stamps
+            | Self::Fired
+            | Self::Sum
+            | Self::Account
+            | Self::Works
+            | Self::Ticks
+            | Self::Heard(..) => false,
         }
+    }
+
+    /// Whether it tells something that depends on the actor's state alone: the same at the same version.
+    pub fn is_look(self) -> bool {
+        matches!(
+            self,
+            Self::Read
+                | Self::Get
+                | Self::List
+                | Self::Stamps
+                | Self::Fired
+                | Self::Sum
+                | Self::Account
+                | Self::Works
+        )
+    }
+
+    /// Whether an answer with this list shows a turn of its own: one that changed the state and made a version.
+    pub fn made_version(self, list: &[i64]) -> bool {
+        match self {
+            // Refused: it tells what was there.
+            Self::Cas(..) => list.is_empty(),
+            // There was none.
+            Self::Pop => !list.is_empty(),
+            // The queue is no part of the state, and work is several turns.
+            Self::Push(_) | Self::Work(_) => false,
+            _ => self.writes(),
+        }
+    }
+
+    /// Whether its answer is remembered, so that a repetition gets the same.
+    pub fn is_remembered(self, list: &[i64]) -> bool {
+        matches!(self, Self::Push(_)) || self.made_version(list)
     }
 }
 

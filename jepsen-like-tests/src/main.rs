@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use jepsen_like_tests::sim::check::CheckArgs;
-use jepsen_like_tests::sim::cli::{CorpusArgs, SimArgs};
+use jepsen_like_tests::sim::cli::{CorpusArgs, HistoryArgs, SimArgs};
 use jepsen_like_tests::sim::planted::PlantedArgs;
 use jepsen_like_tests::sim::report::ReportArgs;
 
@@ -25,6 +25,8 @@ enum Command {
     Report(ReportArgs),
     /// What every change goes through.
     Check(CheckArgs),
+    /// Judges a history that a simulated or a real run left behind.
+    History(HistoryArgs),
     /// Seeds that once broke a law: they must not again.
     Corpus(CorpusArgs),
 }
@@ -33,7 +35,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Sim(args) => args.run(),
         Command::Planted(args) => {
-            args.run(|_| Ok(()))
+            args.run()
                 .map(|scores| match scores.iter().all(|s| s.caught > 0) {
                     true => ExitCode::SUCCESS,
                     false => ExitCode::FAILURE,
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         }
         Command::Report(args) => args.run(),
         Command::Check(args) => args.run(),
+        Command::History(args) => args.run(),
         Command::Corpus(args) => args.run(),
     };
     result.unwrap_or_else(|error| {

@@ -358,6 +358,12 @@ impl Node {
             .collect()
     }
 
+    /// Whether the state of any of its groups was lost and has to come from a peer.
+    #[cfg(feature = "simulate")]
+    pub(crate) fn has_lost_state(&self) -> bool {
+        !self.parts.storage.needs_rebuild().is_empty()
+    }
+
     /// What keeps it from serving every shard, if anything does.
     #[cfg(feature = "simulate")]
     pub(crate) fn lacks(&self) -> Option<String> {

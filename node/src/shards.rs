@@ -113,6 +113,7 @@ impl Shards {
             clock: self.clock.clone(),
             rng: self.rng.clone(),
             events: self.events.clone(),
+            router: self.router.clone(),
             tasks: self.tasks.clone(),
             ended: ended_tx,
             internal: internal_tx,

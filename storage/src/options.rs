@@ -20,6 +20,8 @@ pub struct StorageOptions {
     pub read_bytes_max: u64,
     /// Free segments kept for reuse; more are deleted. Default: 2.
     pub free_segments_max: usize,
+    /// Most keys a checkpoint writes into the state store at once. Default: 2,048.
+    pub checkpoint_keys: usize,
     /// What moves the log writer. Default: a thread.
     pub driver: Driver,
 }
@@ -44,6 +46,7 @@ impl Default for StorageOptions {
             log_bytes_max: 2 << 30,
             read_bytes_max: 1 << 20,
             free_segments_max: 2,
+            checkpoint_keys: 2048,
             driver: Driver::Thread,
         }
     }
@@ -76,8 +79,8 @@ impl StorageOptions {
                 self.log_bytes_max, self.segment_bytes
             ));
         }
-        if self.batch_bytes == 0 || self.read_bytes_max == 0 {
-            return bad("batch_bytes and read_bytes_max must not be 0".into());
+        if self.batch_bytes == 0 || self.read_bytes_max == 0 || self.checkpoint_keys == 0 {
+            return bad("batch_bytes, read_bytes_max and checkpoint_keys must not be 0".into());
         }
         Ok(())
     }

@@ -1,13 +1,15 @@
 //! Whether any sane counter could have given the answers of a history.
 //!
-//! Two independent judges: [`witness`] follows the versions in the replies and is linear in the length of the history;
-//! [`bounds`] uses values alone and knows nothing of versions. Both judge each key by itself.
+//! Three independent judges: [`witness`] follows the versions in the replies and is linear in the length of the history;
+//! [`bounds`] uses values alone and knows nothing of versions; [`wgl`] looks for an order that explains the values, as far
+//! as that can be done. All judge each key by itself.
 
 pub mod bounds;
 pub mod laws;
 #[cfg(test)]
 mod samples;
 mod subset;
+pub mod wgl;
 pub mod witness;
 #[cfg(test)]
 mod witness_tests;
@@ -48,6 +50,20 @@ pub enum Law {
     Gone,
     /// What was said to have failed is never seen.
     Honest,
+    /// Payments arrive once and in order.
+    Payments,
+    /// One order fits what everybody saw of several lists.
+    Cycles,
+    /// Queue messages are settled once, and do not come again.
+    Queues,
+    /// Repeated schedules fire each tick once, on their grid.
+    Ticks,
+    /// Events come in commit order, of what has happened.
+    Events,
+    /// What was accepted has happened by the end.
+    Arrived,
+    /// Some order of the operations explains the values alone.
+    Explained,
 }
 
 impl Law {
@@ -68,6 +84,13 @@ impl Law {
             Self::Schedules => "A7 schedules (G7)",
             Self::Gone => "A9 gone is gone (G9)",
             Self::Honest => "A14 honest errors (G4, G10)",
+            Self::Payments => "A11 payments (G4, G5)",
+            Self::Cycles => "A11 no cycles (G3, G5)",
+            Self::Queues => "A5 queues (G5)",
+            Self::Ticks => "A7 repeated schedules (G7)",
+            Self::Events => "A8 events (G6, G8)",
+            Self::Arrived => "A3 nothing accepted is lost (G1, G5, G7)",
+            Self::Explained => "A4 linearizable by values alone (G3)",
         }
     }
 }
@@ -108,6 +131,10 @@ pub struct Verdict {
     pub surfaced: usize,
     /// Gaps with more candidates than could be tried: judged by their number only.
     pub unresolved: usize,
+    /// Operations that [`wgl`] has decided, too.
+    pub cross_checked: usize,
+    /// Keys that took [`wgl`] too long.
+    pub undecided: usize,
     /// What is wrong.
     pub violations: Vec<Violation>,
 }
@@ -142,6 +169,10 @@ pub fn check(operations: &[Operation]) -> Verdict {
         }
     }
     verdict.violations.extend(laws::check(&others));
+    let opinion = wgl::check(operations);
+    verdict.cross_checked = opinion.decided;
+    verdict.undecided = opinion.undecided;
+    verdict.violations.extend(opinion.violations);
     verdict
 }
 

@@ -62,6 +62,31 @@ pub struct CorpusArgs {
     jobs: Option<usize>,
 }
 
+/// Judges a history: one JSON object a line, the same format from simulated and from real runs.
+#[derive(Debug, Clone, Args)]
+pub struct HistoryArgs {
+    /// The file.
+    file: PathBuf,
+}
+
+impl HistoryArgs {
+    /// Tells what every checker says of it.
+    ///
+    /// # Errors
+    /// When the file is no history.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let verdict = crate::checkers::check(&crate::history::load(&self.file)?);
+        println!("{verdict}");
+        for violation in &verdict.violations {
+            println!("  {violation}");
+        }
+        Ok(match verdict.violations.is_empty() {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        })
+    }
+}
+
 impl CorpusArgs {
     /// Of the file in this repository.
     pub(super) fn new(jobs: Option<usize>) -> Self {
@@ -342,7 +367,7 @@ impl Totals {
         let mut recovery: Vec<u64> = self.summaries.iter().map(|s| s.recovery_ms).collect();
         recovery.sort_unstable();
         let mut lines = vec![format!(
-            "{} seeds, {} red{}: {simulated:.0} simulated s in {cpu:.0} CPU s ({:.1} per s), {} acknowledged, {} failed, {} unknown; recovery median {} ms, most {} ms",
+            "{} seeds, {} red{}: {simulated:.0} simulated s in {cpu:.0} CPU s ({:.1} per s), {} acknowledged (all checked by witness and laws, {} by a search for an order, too, which gave up on {} keys), {} failed, {} unknown; recovery median {} ms, most {} ms",
             self.summaries.len(),
             red.len(),
             if red.is_empty() {
@@ -352,6 +377,8 @@ impl Totals {
             },
             simulated / cpu.max(0.001),
             sum(|s| s.acknowledged as f64),
+            sum(|s| s.cross_checked as f64),
+            sum(|s| s.undecided as f64),
             sum(|s| s.failed as f64),
             sum(|s| s.unknown as f64),
             recovery.get(recovery.len() / 2).unwrap_or(&0),

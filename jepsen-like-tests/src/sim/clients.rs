@@ -30,6 +30,8 @@ pub(super) struct Crew {
     pub(super) calls: Calls,
     pub(super) keys: Arc<Vec<String>>,
     pub(super) stop: Arc<AtomicBool>,
+    /// The ids of actors that tell events, by key.
+    pub(super) actors: Arc<Mutex<BTreeMap<String, String>>>,
     /// Clients that have not ended.
     pub(super) working: Arc<Mutex<usize>>,
     /// What clients see themselves that no checker of one history could.
@@ -45,17 +47,43 @@ pub(super) enum Role {
     Stamp,
     Schedule,
     Churn,
+    Account,
+    Chain,
+    Queue,
+    Ticker,
+    Events,
 }
 
 impl Role {
     /// All but counters, which every run has.
-    pub(super) const OTHERS: [(Self, &'static str); 5] = [
+    pub(super) const OTHERS: [(Self, &'static str); 10] = [
         (Self::Register, "r"),
         (Self::List, "l"),
         (Self::Stamp, "s"),
         (Self::Schedule, "t"),
         (Self::Churn, "d"),
+        (Self::Account, "b"),
+        (Self::Chain, "x"),
+        (Self::Queue, "q"),
+        (Self::Ticker, "c"),
+        (Self::Events, "e"),
     ];
+
+    /// Whether what such an actor accepts happens later: by a schedule, elsewhere, or when somebody takes it.
+    pub(super) fn takes_time(self) -> bool {
+        matches!(
+            self,
+            Self::Schedule | Self::Account | Self::Chain | Self::Queue | Self::Ticker
+        )
+    }
+
+    /// Fewest actors of this role.
+    pub(super) fn least(self) -> usize {
+        match self {
+            Self::Account | Self::Chain => 2,
+            _ => 1,
+        }
+    }
 
     pub(super) fn of(key: &str) -> Self {
         let found = Self::OTHERS
@@ -73,6 +101,11 @@ impl Role {
             Self::Stamp => vec![Op::Stamp(number), Op::Stamps],
             Self::Schedule => vec![Op::Fired],
             Self::Churn => vec![Op::Add(number), Op::Sum],
+            Self::Account => vec![Op::Account],
+            Self::Chain => vec![Op::List],
+            Self::Queue => vec![Op::Works],
+            Self::Ticker => vec![Op::Ticks],
+            Self::Events => vec![Op::Tell(number), Op::List],
         }
     }
 }
@@ -200,7 +233,8 @@ impl Member {
         let op = match (Role::of(&key), read) {
             (Role::Counter, true) => Op::Read,
             (Role::Counter, false) => Op::Increment(number),
-            (Role::Register | Role::List | Role::Stamp, false) if seldom => Op::Spoil(number),
+            (Role::Churn, _) if seldom => Op::End,
+            (_, false) if seldom => Op::Spoil(number),
             (Role::Register, true) => Op::Get,
             (Role::Register, false) => match self.rng.random_bool(0.5) {
                 true => Op::Cas(self.seen.get(&key).copied().unwrap_or(0), number),
@@ -212,11 +246,38 @@ impl Member {
             (Role::Stamp, false) => Op::Stamp(number),
             (Role::Schedule, true) => Op::Fired,
             (Role::Schedule, false) => Op::Remind(number, self.rng.random_range(0..3000)),
-            (Role::Churn, _) if seldom => Op::End,
             (Role::Churn, true) => Op::Sum,
             (Role::Churn, false) => Op::Add(number),
+            (Role::Account, true) => Op::Account,
+            (Role::Account, false) => Op::Pay(number, self.another(&key)),
+            (Role::Chain, true) => Op::List,
+            (Role::Chain, false) => Op::Relay(number, self.another(&key)),
+            (Role::Queue, _) => match self.rng.random_range(0..10) {
+                0 => Op::Works,
+                1..=3 => Op::Push(number),
+                4 => Op::Enqueue(number),
+                5 | 6 => Op::Pop,
+                _ => Op::Work(self.rng.random_range(0..4)),
+            },
+            (Role::Ticker, true) => Op::Ticks,
+            (Role::Ticker, false) => Op::Begin(number),
+            (Role::Events, true) => Op::List,
+            (Role::Events, false) => Op::Tell(number),
         };
         (key, op)
+    }
+
+    /// The number of another actor of the same role.
+    fn another(&mut self, key: &str) -> i64 {
+        let role = Role::of(key);
+        let others: Vec<i64> = self
+            .crew
+            .keys
+            .iter()
+            .filter(|other| *other != key && Role::of(other) == role)
+            .filter_map(|other| other[1..].parse().ok())
+            .collect();
+        others[self.rng.random_range(0..others.len())]
     }
 
     fn learn(&mut self, key: &str, answer: &Answer) {
@@ -224,6 +285,10 @@ impl Member {
             && Role::of(key) == Role::Register
         {
             self.seen.insert(key.to_owned(), value);
+        }
+        if let Some(meta) = answer.meta.as_ref().filter(|_| Role::of(key) == Role::Events) {
+            let actors = &mut self.crew.actors.lock();
+            actors.insert(key.to_owned(), meta.incarnation.clone());
         }
     }
 
@@ -326,18 +391,15 @@ impl Member {
         Answer::error(perhaps, error)
     }
 
-    /// G5: a repeated request gets the first answer. Reads leave no record: each may be answered anew.
+    /// G5: a repeated request gets the first answer. What changed nothing leaves no record: it may be answered anew.
     fn compare(&self, key: &str, op: Op, first: &Answer, others: &[Answer]) {
-        if !op.writes() {
-            return;
-        }
-        // A turn that changed nothing leaves no record either: a refused compare-and-set may see another value.
-        if !first.list.is_empty() {
+        if !op.is_remembered(&first.list) {
             return;
         }
         for other in others {
             let same_version = |a: &Answer| a.meta.as_ref().map(|m| m.version);
-            if other.outcome != first.outcome || same_version(other) != same_version(first) {
+            let same_value = other.outcome == first.outcome && other.list == first.list;
+            if !same_value || same_version(other) != same_version(first) {
                 self.crew.broken.lock().push(Broken {
                     law: "A5 exactly once (G5)".into(),
                     text: format!(

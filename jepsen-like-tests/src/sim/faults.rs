@@ -71,11 +71,18 @@ pub enum Fault {
     ClockDrift,
     /// A shard is handed over in the middle of everything.
     HandOver,
+    /// An owner stands still for longer than its lease, and then hears no other node for a while: clients find it awake,
+    /// and it cannot learn that it was replaced.
+    Zombie,
+    /// A node joins: one that is new, and those that form the cluster one after the other, through power losses.
+    Join,
+    /// A bit flips in the state store of a node that is off.
+    StateRot,
 }
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 31] = [
         Self::PowerLoss,
         Self::PowerLossSeveral,
         Self::PowerLossAll,
@@ -104,6 +111,9 @@ impl Fault {
         Self::ClockSkew,
         Self::ClockDrift,
         Self::HandOver,
+        Self::Zombie,
+        Self::Join,
+        Self::StateRot,
     ];
 
     /// Its name in options and summaries.
@@ -137,6 +147,9 @@ impl Fault {
             Self::ClockSkew => "clock-skew",
             Self::ClockDrift => "clock-drift",
             Self::HandOver => "hand-over",
+            Self::Zombie => "zombie",
+            Self::Join => "join",
+            Self::StateRot => "state-rot",
         }
     }
 
@@ -150,9 +163,11 @@ impl Fault {
             | Self::ClockSkew
             | Self::ClockDrift
             | Self::LyingSync => 0,
-            Self::PowerLossAll | Self::KillAll | Self::BitRot | Self::FullDisk => 1,
-            Self::PowerLossSeveral | Self::FailingSync | Self::Ring | Self::ClientCut => 2,
-            Self::PowerLoss | Self::Kill | Self::Place | Self::Pause | Self::HandOver => 4,
+            Self::PowerLossAll | Self::KillAll | Self::BitRot | Self::StateRot | Self::FullDisk => 1,
+            Self::PowerLossSeveral | Self::FailingSync | Self::Ring | Self::ClientCut | Self::Zombie => 2,
+            Self::PowerLoss | Self::Kill | Self::Pause | Self::HandOver | Self::Join => 4,
+            // Most seeds have a few dozen events, and every place shall have its turn.
+            Self::Place => 8,
             Self::SlowSync
             | Self::Isolate
             | Self::IsolateAll

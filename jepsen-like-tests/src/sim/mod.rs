@@ -9,12 +9,15 @@
 pub mod check;
 pub mod cli;
 mod clients;
+mod ending;
 mod faults;
 mod fired;
+mod listeners;
 mod nemesis;
 mod places;
 pub mod planted;
 mod prefix;
+mod rates;
 pub mod report;
 mod run;
 mod summary;

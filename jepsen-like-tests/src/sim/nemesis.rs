@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 use super::Broken;
 use super::faults::{Fault, Plan};
 use super::fired::Fired;
-use super::places::Places;
+use super::places::{self, Places};
 use crate::history::Recorder;
 
 /// What clocks that run at different rates may differ by in a run of some minutes, in ms.
@@ -53,6 +53,8 @@ pub(super) struct Nemesis {
     down: BTreeMap<usize, Duration>,
     disks: Vec<SimFaults>,
     rot: Option<Rot>,
+    /// Nodes that have never been started.
+    spares: Vec<usize>,
     /// The furthest that any wall clock was ever ahead, in ms.
     furthest_ms: i64,
     /// Nodes that gave up by themselves while nothing was wrong with their disks.
@@ -104,6 +106,7 @@ impl Nemesis {
             down: BTreeMap::new(),
             disks,
             rot: None,
+            spares: (0..nodes).filter(|node| !sim.is_on(*node)).collect(),
             furthest_ms: 0,
             broken: Vec::new(),
             fired,
@@ -152,6 +155,7 @@ impl Nemesis {
             sim.power_loss(node);
             self.restart_within(sim, node, 2000);
         }
+        self.look_at_rot(sim);
         for node in 0..sim.len() {
             let Some(reason) = sim.failure(node) else { continue };
             if self.down.contains_key(&node) {
@@ -162,6 +166,28 @@ impl Nemesis {
             self.judge_failure(sim, node, &reason);
             self.restart_within(sim, node, 1500);
         }
+    }
+
+    /// A node whose files were changed runs again: it has noticed and serves no more what it lost, or its log had all of it.
+    fn look_at_rot(&mut self, sim: &mut Simulation) {
+        let Some(node) = self.rot.as_ref().map(|rot| rot.node) else {
+            return;
+        };
+        if sim.node(node).is_none() {
+            return;
+        }
+        let Some(rot) = self.rot.take() else { return };
+        if !sim.has_lost_state(node) {
+            self.fired.add("rot-repaired", 1);
+            return;
+        }
+        self.recorder
+            .mark(format!("node {} serves no more what it lost", node + 1));
+        self.fired.add("state-rot-detected", 1);
+        // An operator brings the store back.
+        sim.kill(node);
+        sim.disk(node).overwrite(&rot.name, rot.bytes);
+        self.restart_within(sim, node, 1000);
     }
 
     fn judge_failure(&mut self, sim: &mut Simulation, node: usize, reason: &str) {
@@ -274,7 +300,13 @@ impl Nemesis {
                 self.trouble_disk(sim, fault, node);
                 Some(format!("node {}", node + 1))
             }
-            Fault::BitRot => self.rot(sim, node),
+            Fault::BitRot | Fault::StateRot => self.rot(sim, fault, node),
+            Fault::Zombie => self.zombie(sim),
+            Fault::Join => {
+                let node = self.spares.pop()?;
+                self.start(sim, node);
+                Some(format!("node {}", node + 1))
+            }
             Fault::Isolate
             | Fault::IsolateAll
             | Fault::Bridge
@@ -321,17 +353,40 @@ impl Nemesis {
 
     /// Cuts the power of a node at a named place in the code.
     fn arm(&mut self, sim: &Simulation, node: usize) {
-        let seen = self.places.seen();
-        let (place, times) = match self.rng.random_bool(0.8) && !seen.is_empty() {
-            true => {
-                let (place, times) = seen[self.rng.random_range(0..seen.len())];
-                (Some(place.to_owned()), times)
-            }
-            false => (None, 2000),
-        };
-        // Soon at a place that is seldom come by, else it would never happen there.
+        let place = places::ALL[self.rng.random_range(0..places::ALL.len())];
+        let place = self.rng.random_bool(0.9).then_some(place);
+        // Soon at a place that is seldom come by, else it would never happen there; and then to whoever comes by.
+        let times = place.map_or(2000, |place| self.places.seen(place));
         let after = self.rng.random_range(0..=(times / 20).min(2000));
+        let node = (times > 200).then_some(node);
         self.places.arm(sim, node, place, after);
+    }
+
+    /// An owner stands still for longer than its lease and then does not hear what has become of it.
+    fn zombie(&mut self, sim: &mut Simulation) -> Option<String> {
+        let shard = ShardId(self.rng.random_range(0..self.shards));
+        let seer = self.running(sim).into_iter().find_map(|node| sim.node(node))?;
+        let owner = usize::try_from(seer.owner_of(shard)?.0).ok()?.checked_sub(1)?;
+        if !self.running(sim).contains(&owner) {
+            return None;
+        }
+        let time = Duration::from_millis(self.rng.random_range(1200..5000));
+        sim.pause(owner, time);
+        let links = self.cut_inward(sim, owner);
+        let deaf = u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 2);
+        self.later(sim, deaf + 200..deaf + 2500, Undo::Join(links));
+        Some(format!("node {}, owner of shard {shard}, for {time:?}", owner + 1))
+    }
+
+    /// Loses everything that other nodes send to this one.
+    fn cut_inward(&self, sim: &mut Simulation, node: usize) -> Vec<(Machine, Machine)> {
+        let me = sim.machine(node);
+        let links = self.links_of(sim, node).into_iter().filter(|(_, to)| *to == me);
+        let links: Vec<(Machine, Machine)> = links.collect();
+        for (from, to) in &links {
+            sim.world().cut(*from, *to);
+        }
+        links
     }
 
     /// Something is wrong with a disk for a while.
@@ -384,8 +439,9 @@ impl Nemesis {
         Some(format!("shard {shard} from node {} to node {}", from + 1, to + 1))
     }
 
-    /// Changes one bit in the log of a node that is off. One such file at a time: a minority may be damaged.
-    fn rot(&mut self, sim: &mut Simulation, node: usize) -> Option<String> {
+    /// Changes one bit in the log or the state store of a node that is off. One such file at a time: a minority may be
+    /// damaged.
+    fn rot(&mut self, sim: &mut Simulation, fault: Fault, node: usize) -> Option<String> {
         if self.rot.is_some() {
             return None;
         }
@@ -395,7 +451,10 @@ impl Nemesis {
         let names: Vec<String> = disk
             .names()
             .into_iter()
-            .filter(|name| name.starts_with("log/"))
+            .filter(|name| match fault {
+                Fault::StateRot => name == "state.map",
+                _ => name.starts_with("log/"),
+            })
             .collect();
         if names.is_empty() {
             return None;
@@ -493,15 +552,7 @@ impl Nemesis {
                 self.set_disk(sim, node);
             }
             Undo::Deafen(node) => {
-                let me = sim.machine(node);
-                let links: Vec<(Machine, Machine)> = self
-                    .links_of(sim, node)
-                    .into_iter()
-                    .filter(|(_, to)| *to == me)
-                    .collect();
-                for (from, to) in &links {
-                    sim.world().cut(*from, *to);
-                }
+                let links = self.cut_inward(sim, node);
                 self.fired.count(Fault::OneWay);
                 self.recorder.mark(format!("node {} hears nobody", node + 1));
                 self.later(sim, 100..2000, Undo::Join(links));
@@ -523,6 +574,7 @@ impl Nemesis {
     pub(super) fn heal(&mut self, sim: &mut Simulation) {
         self.plan.faults.clear();
         self.undo.clear();
+        self.places.disarm();
         sim.heal();
         sim.world().set_links(LinkRule::default());
         // The clocks agree again, ahead of what any of them ever showed: whatever was due anywhere is due now.
@@ -538,7 +590,9 @@ impl Nemesis {
             self.set_disk(sim, node);
         }
         self.bury(sim);
-        for node in std::mem::take(&mut self.down).into_keys() {
+        // Who never came comes now.
+        let down = std::mem::take(&mut self.down).into_keys();
+        for node in down.chain(std::mem::take(&mut self.spares)) {
             self.start(sim, node);
         }
     }

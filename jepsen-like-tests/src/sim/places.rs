@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use clinch::simulate::{Machine, Simulation};
 use clinch_types::probe;
@@ -29,13 +30,71 @@ struct Inner {
 }
 
 struct Armed {
-    node: usize,
+    /// One node, or any.
+    node: Option<usize>,
     /// One place, or the next of any.
-    place: Option<String>,
+    place: Option<&'static str>,
     /// Times it is come by before.
     after: u64,
-    sever: Box<dyn Fn()>,
+    since: Duration,
+    /// For each node, what cuts its power.
+    sever: Vec<Box<dyn Fn()>>,
 }
+
+/// Time that a place is waited for before another may be chosen.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// Every place in the product.
+pub(super) const ALL: [&str; 48] = [
+    "checkpoint.after_write",
+    "checkpoint.before_flush",
+    "checkpoint.before_write",
+    "checkpoint.flushed",
+    "checkpoint.part_written",
+    "life.erase",
+    "log.after_sync",
+    "log.after_write",
+    "log.before_answer",
+    "log.before_cut",
+    "log.before_retire",
+    "log.before_sync",
+    "log.before_truncate",
+    "log.before_vote",
+    "log.before_write",
+    "log.purge",
+    "log.roll",
+    "log.segment_named",
+    "log.segment_renamed",
+    "log.truncate",
+    "log.vote",
+    "machine.after_apply",
+    "machine.before_apply",
+    "meta.after_write",
+    "meta.before_write",
+    "owner.admitted",
+    "owner.answered",
+    "owner.before_answers",
+    "replace.after_rename",
+    "replace.before_rename",
+    "shard.after_propose",
+    "shard.after_take_over",
+    "shard.before_propose",
+    "shard.before_take_over",
+    "shard.before_transfer",
+    "shard.committed",
+    "shard.lost",
+    "shard.read_confirmed",
+    "shard.read_under_lease",
+    "shards.before_open",
+    "snapshot.chunk_received",
+    "snapshot.installed",
+    "snapshot.marked",
+    "snapshot.part_installed",
+    "snapshot.received",
+    "snapshot.unmarked",
+    "turn.effects_written",
+    "turn.state_written",
+];
 
 impl Places {
     /// Watches this thread. One at a time.
@@ -51,15 +110,27 @@ impl Places {
         self.inner.borrow_mut().running = node;
     }
 
-    /// Cuts the power of a node when it has come by a place (any, without a name) that many times more.
-    pub(super) fn arm(&self, sim: &Simulation, node: usize, place: Option<String>, after: u64) {
-        let sever = Box::new(sim.severer(node));
-        self.inner.borrow_mut().armed = Some(Armed {
+    /// Cuts the power of a node (of any, without one) when it has come by a place (any, without a name) that many times
+    /// more. Not when another place was chosen a moment ago: those that are seldom come by need time.
+    pub(super) fn arm(&self, sim: &Simulation, node: Option<usize>, place: Option<&'static str>, after: u64) {
+        let since = sim.now();
+        let mut inner = self.inner.borrow_mut();
+        if inner.armed.as_ref().is_some_and(|armed| armed.since + PATIENCE > since) {
+            return;
+        }
+        let sever = (0..sim.len()).map(|node| Box::new(sim.severer(node)) as Box<dyn Fn()>);
+        inner.armed = Some(Armed {
             node,
             place,
             after,
-            sever,
+            since,
+            sever: sever.collect(),
         });
+    }
+
+    /// Nobody's power is cut any more.
+    pub(super) fn disarm(&self) {
+        self.inner.borrow_mut().armed = None;
     }
 
     /// Whose power was cut since the last time it was asked.
@@ -67,14 +138,9 @@ impl Places {
         self.inner.borrow_mut().struck.take()
     }
 
-    /// Places come by so far, and how often.
-    pub(super) fn seen(&self) -> Vec<(&'static str, u64)> {
-        self.inner
-            .borrow()
-            .seen
-            .iter()
-            .map(|(place, times)| (*place, *times))
-            .collect()
+    /// How often a place was come by so far.
+    pub(super) fn seen(&self, place: &str) -> u64 {
+        self.inner.borrow().seen.get(place).copied().unwrap_or(0)
     }
 
     /// How often each was come by, and how often the power was cut there.
@@ -94,7 +160,10 @@ fn hit(inner: &RefCell<Inner>, place: &'static str) {
     *inner.seen.entry(place).or_default() += 1;
     let running = inner.running;
     let Some(armed) = &mut inner.armed else { return };
-    if running != Some(armed.node) || armed.place.as_deref().is_some_and(|name| name != place) {
+    let Some(node) = running.filter(|node| armed.node.is_none_or(|armed| armed == *node)) else {
+        return;
+    };
+    if armed.place.is_some_and(|name| name != place) {
         return;
     }
     if armed.after > 0 {
@@ -102,8 +171,10 @@ fn hit(inner: &RefCell<Inner>, place: &'static str) {
         return;
     }
     if let Some(armed) = inner.armed.take() {
-        (armed.sever)();
-        inner.struck = Some((armed.node, place));
+        if let Some(sever) = armed.sever.get(node) {
+            sever();
+        }
+        inner.struck = Some((node, place));
         *inner.cut.entry(place).or_default() += 1;
     }
 }
@@ -111,4 +182,35 @@ fn hit(inner: &RefCell<Inner>, place: &'static str) {
 /// The node of a machine, if it is one's.
 pub(super) fn node_of(machines: &[Machine], machine: Machine) -> Option<usize> {
     machines.iter().position(|m| *m == machine)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    fn marks(dir: &Path, found: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(dir).expect("a folder of the repository") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                marks(&path, found);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = std::fs::read_to_string(&path).expect("a source file");
+                let names = text.split("fp!(\"").skip(1);
+                found.extend(names.filter_map(|rest| rest.split('"').next()).map(str::to_owned));
+            }
+        }
+    }
+
+    #[test]
+    fn every_place_in_the_product_is_known_here() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut found = BTreeSet::new();
+        for package in ["node", "storage", "transport", "client", "gateway", "membership", "actor"] {
+            marks(&root.join(package).join("src"), &mut found);
+        }
+        assert_eq!(found, ALL.into_iter().map(str::to_owned).collect());
+    }
 }

@@ -3,16 +3,19 @@
 //! Each is a `planted!("name")` in the product's code, there only with the feature `planted` and never without debug
 //! assertions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::ensure;
 use clap::Args;
+use serde::{Deserialize, Serialize};
 
 use super::Fault;
 use super::cli::SimArgs;
 
-/// Seeds that every bug is tried on.
+/// Fewest seeds that a bug is tried on, unless one catch is enough.
 const ALWAYS: u64 = 10;
+/// No bug, but disks that lie.
+const LYING_DISK: &str = "lying-disk";
 
 /// One bug.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +47,7 @@ const fn real(name: &'static str, what: &'static str) -> Bug {
 }
 
 /// All of them.
-pub const BUGS: [Bug; 29] = [
+pub const BUGS: [Bug; 39] = [
     bug(
         "stale-read",
         "reads are answered without a lease or a round of the quorum",
@@ -52,7 +55,7 @@ pub const BUGS: [Bug; 29] = [
     bug("lease-too-long", "the lease is trusted for five times its length"),
     bug(
         "lease-through-transfer",
-        "the lease is trusted while the leadership is being transferred",
+        "an owner serves on, and trusts its lease, while the leadership is being transferred",
     ),
     bug(
         "no-fence",
@@ -96,6 +99,16 @@ pub const BUGS: [Bug; 29] = [
     bug("kv-left-out", "the KV writes of one batch in eight are lost"),
     bug("schedule-fires-twice", "a schedule that fired is not deleted"),
     bug("schedule-early", "schedules fire 700 ms before they are due"),
+    bug("tick-again", "one tick in four of a repeated schedule fires twice"),
+    bug(
+        "failed-turn-sends",
+        "what a failed turn sent or pushed into its queue is kept",
+    ),
+    bug("settled-stays", "one settled queue message in four stays in its queue"),
+    bug("push-again", "the answer to a push into a queue is not remembered"),
+    bug("send-new-id", "each try of a one-way send has a new request id"),
+    bug("sends-forgotten", "a new owner does not load the outbox"),
+    bug("early-events", "events leave when their batch is proposed, not when it is committed"),
     bug("undead", "a destroyed actor keeps its record and its key"),
     bug("no-sync", "the log answers without a sync"),
     bug("vote-forgotten", "votes are not written to the log"),
@@ -111,6 +124,10 @@ pub const BUGS: [Bug; 29] = [
         "checkpoint-not-flushed",
         "a checkpoint counts as durable before the store is flushed",
     ),
+    bug(
+        "old-state-accepted",
+        "a state store that is older than what the log has purged is taken for whole",
+    ),
     real(
         "snapshot-by-packet",
         "the receiver of a snapshot takes each piece of the stream for a chunk",
@@ -124,13 +141,21 @@ pub const BUGS: [Bug; 29] = [
         "records of answers age by the difference of two nodes' wall clocks",
     ),
     real(
+        "listeners-kept",
+        "listeners stay on a node that owns the shard no more, and miss events without a word",
+    ),
+    real(
+        "settled-twice",
+        "a turn may settle a queue message that another turn has taken before it",
+    ),
+    real(
         "sync-not-repeated",
         "recovery relies on pages that a failed sync left clean and not written",
     ),
     Bug {
         faults: &[Fault::LyingSync, Fault::PowerLossAll, Fault::PowerLossSeveral],
         ..bug(
-            "lying-disk",
+            LYING_DISK,
             "no bug: disks that answer syncs and do nothing, which must be noticed",
         )
     },
@@ -146,7 +171,7 @@ pub struct PlantedArgs {
     #[arg(long, default_value_t = 100)]
     seeds: u64,
     /// The first seed.
-    #[arg(long, default_value_t = 700_000)]
+    #[arg(long, default_value_t = FIRST)]
     seed: u64,
     /// Only these bugs, with commas between.
     #[arg(long, value_delimiter = ',')]
@@ -162,6 +187,15 @@ pub struct PlantedArgs {
     jobs: Option<usize>,
 }
 
+/// The first seed that bugs are tried on.
+pub(super) const FIRST: u64 = 700_000;
+/// Catches after which the share of seeds that notice a bug is known well enough.
+const ENOUGH: u64 = 3;
+/// Most seeds for a bug that was noticed, but less often than that.
+const SELDOM: u64 = 60;
+/// Seeds tried at a time.
+const BATCH: u64 = 4;
+
 /// What came of one bug.
 #[derive(Debug, Clone)]
 pub struct Score {
@@ -175,34 +209,41 @@ pub struct Score {
     pub first: Option<u64>,
     /// The laws, with how many seeds broke each.
     pub laws: BTreeMap<String, u64>,
+    /// Syncs that answered and did nothing.
+    pub lies: u64,
+}
+
+/// What one seed said of one bug.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    /// The bug.
+    pub bug: String,
+    /// The seed.
+    pub seed: u64,
+    /// Names of the laws that were broken.
+    pub laws: Vec<String>,
+    /// Syncs that answered and did nothing.
+    pub lies: u64,
 }
 
 impl PlantedArgs {
     /// All bugs, on at most that many seeds each.
-    pub(super) fn new(seeds: u64, jobs: Option<usize>) -> Self {
+    pub(super) fn new(seeds: u64, quick: bool, jobs: Option<usize>) -> Self {
         Self {
             seeds,
-            seed: 700_000,
+            seed: FIRST,
             only: Vec::new(),
-            quick: false,
+            quick,
             third: None,
             jobs,
         }
     }
 
-    /// Until the first seed that catches it.
-    pub(super) fn quick(jobs: Option<usize>) -> Self {
-        Self {
-            quick: true,
-            ..Self::new(100, jobs)
-        }
-    }
-
-    /// Every chosen bug on its seeds; `each` is told all scores so far after each of them.
+    /// The chosen bugs.
     ///
     /// # Errors
-    /// When there is no such bug, or processes cannot be started.
-    pub fn run(&self, mut each: impl FnMut(&[Score]) -> anyhow::Result<()>) -> anyhow::Result<Vec<Score>> {
+    /// When there is no such bug, or the program cannot have any.
+    pub(super) fn chosen(&self) -> anyhow::Result<Vec<Bug>> {
         ensure!(
             cfg!(feature = "planted"),
             "bugs are only in programs built with --features planted"
@@ -210,57 +251,110 @@ impl PlantedArgs {
         for name in &self.only {
             ensure!(BUGS.iter().any(|b| b.name == name), "there is no bug {name:?}");
         }
+        let is_chosen = |(index, bug): &(usize, Bug)| {
+            let named = self.only.is_empty() || self.only.iter().any(|name| name == bug.name);
+            named && self.third.is_none_or(|third| index % 3 == third % 3)
+        };
+        let bugs = BUGS.into_iter().enumerate().filter(is_chosen);
+        Ok(bugs.map(|(_, bug)| bug).collect())
+    }
+
+    /// Every chosen bug on its seeds.
+    ///
+    /// # Errors
+    /// As [`PlantedArgs::chosen`], and when processes cannot be started.
+    pub fn run(&self) -> anyhow::Result<Vec<Score>> {
         let mut scores = Vec::new();
-        for (index, bug) in BUGS.into_iter().enumerate() {
-            let chosen = self.only.is_empty() || self.only.iter().any(|name| name == bug.name);
-            if !chosen || self.third.is_some_and(|third| index % 3 != third % 3) {
-                continue;
-            }
-            let score = self.hunt(bug)?;
+        for bug in self.chosen()? {
+            let score = self.hunt(bug, &[], |_| Ok(()))?;
             println!("{}", score.line());
             scores.push(score);
-            each(&scores)?;
         }
         Ok(scores)
     }
 
-    pub(super) fn hunt(&self, bug: Bug) -> anyhow::Result<Score> {
-        let mut score = Score {
-            bug,
-            tried: 0,
-            caught: 0,
-            first: None,
-            laws: BTreeMap::new(),
-        };
+    /// Tries one bug until enough is known of it. `known` is what was found out before; `each` is told what is found
+    /// out now.
+    pub(super) fn hunt(
+        &self,
+        bug: Bug,
+        known: &[Trial],
+        mut each: impl FnMut(&Trial) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Score> {
+        let mut score = Score::of(bug, &[]);
         let args = SimArgs::of_bug(
-            (bug.name != "lying-disk").then_some(bug.name),
+            (bug.name != LYING_DISK).then_some(bug.name),
             bug.faults,
             self.jobs,
         );
         let quick = self.quick || self.third.is_some();
-        let (always, batch) = if quick { (0, 4) } else { (ALWAYS, 5) };
-        while score.tried < self.seeds && (score.caught == 0 || score.tried < always) {
+        while !score.is_known(self.seeds, quick) {
             let from = self.seed + score.tried;
-            let count = batch.min(self.seeds - score.tried);
-            let totals = args.many(&(from..from + count).collect::<Vec<_>>(), |_| {})?;
-            for (seed, how) in &totals.died {
-                score.note(seed - self.seed + 1, &[format!("the process died: {how}")]);
+            let seeds = from..from + BATCH.min(self.seeds - score.tried);
+            let of_seed = |seed: u64| known.iter().find(|t| t.bug == bug.name && t.seed == seed);
+            let mut trials: Vec<Trial> = seeds.clone().filter_map(of_seed).cloned().collect();
+            let new: Vec<u64> = seeds.clone().filter(|seed| of_seed(*seed).is_none()).collect();
+            let totals = args.many(&new, |_| {})?;
+            let died = totals.died.iter().map(|(seed, how)| Trial {
+                bug: bug.name.into(),
+                seed: *seed,
+                laws: vec![format!("the process died: {how}")],
+                lies: 0,
+            });
+            let ended = totals.summaries.iter().map(|summary| Trial {
+                bug: bug.name.into(),
+                seed: summary.seed,
+                laws: summary.broken.iter().map(|b| b.law.clone()).collect(),
+                lies: summary.fired.get(Fault::LyingSync.name()).copied().unwrap_or(0),
+            });
+            for trial in died.chain(ended) {
+                each(&trial)?;
+                trials.push(trial);
             }
-            for summary in totals.summaries.iter().filter(|s| !s.broken.is_empty()) {
-                let laws: Vec<String> = summary.broken.iter().map(|b| b.law.clone()).collect();
-                score.note(summary.seed - self.seed + 1, &laws);
+            for trial in &trials {
+                score.note(trial, self.seed);
             }
-            score.tried += count;
         }
         Ok(score)
     }
 }
 
 impl Score {
-    fn note(&mut self, number: u64, laws: &[String]) {
+    /// Of what was found out of this bug.
+    pub(super) fn of(bug: Bug, known: &[Trial]) -> Self {
+        let mut score = Self {
+            bug,
+            tried: 0,
+            caught: 0,
+            first: None,
+            laws: BTreeMap::new(),
+            lies: 0,
+        };
+        for trial in known.iter().filter(|trial| trial.bug == bug.name) {
+            score.note(trial, FIRST);
+        }
+        score
+    }
+
+    fn is_known(&self, seeds: u64, quick: bool) -> bool {
+        match self.caught {
+            0 => self.tried >= seeds,
+            _ if quick => true,
+            few if few < ENOUGH => self.tried >= SELDOM.min(seeds),
+            _ => self.tried >= ALWAYS.min(seeds),
+        }
+    }
+
+    fn note(&mut self, trial: &Trial, from: u64) {
+        self.tried += 1;
+        self.lies += trial.lies;
+        if trial.laws.is_empty() {
+            return;
+        }
+        let number = trial.seed - from + 1;
         self.caught += 1;
         self.first = Some(self.first.map_or(number, |first| first.min(number)));
-        let distinct: std::collections::BTreeSet<&String> = laws.iter().collect();
+        let distinct: BTreeSet<&String> = trial.laws.iter().collect();
         for law in distinct {
             *self.laws.entry(law.clone()).or_default() += 1;
         }
@@ -270,13 +364,21 @@ impl Score {
     pub fn line(&self) -> String {
         let laws: Vec<String> = self.laws.iter().map(|(law, n)| format!("{law} ({n})")).collect();
         format!(
-            "{}: {} of {} seeds, first {}: {}",
+            "{}: {} of {} seeds, first {}: {}{}",
             self.bug.name,
             self.caught,
             self.tried,
             self.first.map_or("never".to_owned(), |n| format!("the {n}.")),
-            laws.join(", ")
+            laws.join(", "),
+            self.lied()
         )
+    }
+
+    fn lied(&self) -> String {
+        match self.lies {
+            0 => String::new(),
+            lies => format!(" ({lies} syncs lied)"),
+        }
     }
 
     /// A row of the report's table.
@@ -285,14 +387,15 @@ impl Score {
         laws.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
         let laws: Vec<&str> = laws.iter().take(2).map(|(law, _)| law.as_str()).collect();
         format!(
-            "| `{}`{} | {} | {} of {} | {} | {} |",
+            "| `{}`{} | {} | {} of {} | {} | {}{} |",
             self.bug.name,
             if self.bug.real { " *" } else { "" },
             self.bug.what,
             self.caught,
             self.tried,
             self.first.map_or("-".to_owned(), |n| n.to_string()),
-            laws.join("; ")
+            laws.join("; "),
+            self.lied()
         )
     }
 }

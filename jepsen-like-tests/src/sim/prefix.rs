@@ -35,7 +35,7 @@ fn shows(operations: &[Operation], law: Law) -> bool {
 /// The last operations on the key of the first violation of this law, up to the answer that shows it.
 pub(super) fn shortest(operations: &[Operation], law: Law) -> Vec<String> {
     // What only the whole history shows (a missing last read, the bounds at the end) has no shorter beginning.
-    if matches!(law, Law::FinalRead | Law::Bounds) {
+    if matches!(law, Law::FinalRead | Law::Bounds | Law::Arrived) {
         return Vec::new();
     }
     let mut moments: Vec<u64> = operations.iter().filter_map(|o| o.return_ns).collect();

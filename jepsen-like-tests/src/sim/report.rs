@@ -1,14 +1,23 @@
 //! `jepsen-like-tests report`: runs everything and writes `REPORT.md`.
+//!
+//! Invariant: what is in the report was found by one and the same program. Each result is kept at once, under the digest
+//! of the program's bytes, so that a report that was ended early goes on where it was; another program begins anew.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use super::cli::SimArgs;
-use super::planted::{PlantedArgs, Score};
+use super::Summary;
+use super::cli::{SimArgs, Totals};
+use super::planted::{BUGS, PlantedArgs, Score, Trial};
+use super::{places, rates};
 
 /// What stays the same from run to run.
 const HEAD: &str = include_str!("report_head.md");
@@ -25,90 +34,183 @@ pub struct ReportArgs {
     /// The first of them.
     #[arg(long, default_value_t = 1_000_000)]
     seed: u64,
+    /// Only a part of the work: two programs can share it, and a third one writes.
+    #[arg(long)]
+    part: Option<Part>,
     /// Where the report goes.
     #[arg(long, default_value = "jepsen-like-tests/REPORT.md")]
     out: PathBuf,
-    #[command(flatten)]
-    planted: PlantedFlags,
-}
-
-/// How the bugs are tried.
-#[derive(Debug, Clone, Args)]
-struct PlantedFlags {
+    /// Where the rates go that the check goes by.
+    #[arg(long, default_value = "jepsen-like-tests/corpus/rates.txt")]
+    rates: PathBuf,
+    /// Where results are kept until the report is whole.
+    #[arg(long, default_value = "target/sim/report")]
+    results: PathBuf,
     /// Most seeds for a bug that stays unnoticed.
     #[arg(long, default_value_t = 100)]
     bug_seeds: u64,
-    /// Stop at the first seeds that catch a bug.
-    #[arg(long)]
-    quick: bool,
     /// Processes at the same time; without it, one per processor.
     #[arg(long)]
     jobs: Option<usize>,
+}
+
+/// A part of the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// The seeds of the sound product.
+    Sound,
+    /// The planted bugs.
+    Planted,
+    /// Writing the report from what is there.
+    Text,
+}
+
+/// One result a line, in a file that only grows.
+struct Results {
+    path: PathBuf,
+    file: File,
+}
+
+impl Results {
+    fn open(dir: &Path, name: &str) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+        let path = dir.join(name);
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        let file = file.with_context(|| format!("opening {}", path.display()))?;
+        Ok(Self { path, file })
+    }
+
+    fn all<T: DeserializeOwned>(&self) -> anyhow::Result<Vec<T>> {
+        let text = std::fs::read_to_string(&self.path)?;
+        // The last line may be half: whoever wrote it was ended.
+        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let parsed = whole.map(|line| {
+            serde_json::from_str(line).with_context(|| format!("a line of {}: {line}", self.path.display()))
+        });
+        parsed.collect()
+    }
+
+    fn add(&mut self, result: &impl Serialize) -> anyhow::Result<()> {
+        let mut line = serde_json::to_string(result)?;
+        line.push('\n');
+        self.file
+            .write_all(line.as_bytes())
+            .with_context(|| format!("writing {}", self.path.display()))
+    }
+}
+
+/// What this program is known by.
+fn digest() -> anyhow::Result<String> {
+    let path = std::env::current_exe()?;
+    let bytes = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    Ok(format!("{:032x}", clinch_types::hash_128(&[&bytes])))
 }
 
 impl ReportArgs {
     /// Runs it. The result is a failure when a law was broken without a bug, or a bug was missed.
     ///
     /// # Errors
-    /// When processes cannot be started or the report cannot be written.
+    /// When processes cannot be started or a file cannot be written.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let sound = SimArgs::of_bug(None, &[], self.planted.jobs);
-        let seeds: Vec<u64> = (self.seed..self.seed + self.seeds).collect();
-        println!(
-            "seeds {} to {} of the sound product",
-            self.seed,
-            self.seed + self.seeds - 1
-        );
-        let totals = sound.many(&seeds, |summary| {
+        let dir = self.results.join(digest()?);
+        println!("results are kept in {}", dir.display());
+        let works = |part| self.part.is_none() || self.part == Some(part);
+        if works(Part::Sound) {
+            self.sound(&dir)?;
+        }
+        if works(Part::Planted) {
+            self.planted(&dir)?;
+        }
+        if !works(Part::Text) {
+            return Ok(ExitCode::SUCCESS);
+        }
+        self.text(&dir)
+    }
+
+    fn seeds(&self) -> std::ops::Range<u64> {
+        self.seed..self.seed + self.seeds
+    }
+
+    fn sound(&self, dir: &Path) -> anyhow::Result<()> {
+        let mut results = Results::open(dir, "sound.jsonl")?;
+        let known: Vec<Summary> = results.all()?;
+        let is_new = |seed: &u64| known.iter().all(|summary| summary.seed != *seed);
+        let seeds: Vec<u64> = self.seeds().filter(is_new).collect();
+        println!("{} of {} seeds of the sound product", seeds.len(), self.seeds);
+        let mut problem = None;
+        let totals = SimArgs::of_bug(None, &[], self.jobs).many(&seeds, |summary| {
             for broken in &summary.broken {
                 println!("seed {}: {broken}", summary.seed);
             }
+            problem = problem.take().or(results.add(summary).err());
         })?;
-        println!("{}", totals.text());
-        let bugs = match self.planted.quick {
-            true => PlantedArgs::quick(self.planted.jobs),
-            false => PlantedArgs::new(self.planted.bug_seeds, self.planted.jobs),
-        };
-        // Written after each bug: whoever ends it early has what there is.
-        let scores = bugs.run(|scores| {
-            let text = report(&totals.text(), self.seed, self.seeds, scores)?;
-            std::fs::write(&self.out, text).with_context(|| format!("writing {}", self.out.display()))
-        })?;
-        let passed = totals.died.is_empty()
-            && totals.summaries.iter().all(|s| s.broken.is_empty())
-            && scores.iter().all(|s| s.caught > 0);
-        Ok(if passed {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
+        anyhow::ensure!(totals.died.is_empty(), "processes died: {:?}", totals.died);
+        problem.map_or(Ok(()), Err)
+    }
+
+    fn planted(&self, dir: &Path) -> anyhow::Result<()> {
+        let mut results = Results::open(dir, "planted.jsonl")?;
+        let known: Vec<Trial> = results.all()?;
+        let args = PlantedArgs::new(self.bug_seeds, false, self.jobs);
+        for bug in args.chosen()? {
+            let score = args.hunt(bug, &known, |trial| results.add(trial))?;
+            println!("{}", score.line());
+        }
+        Ok(())
+    }
+
+    /// From results alone.
+    fn text(&self, dir: &Path) -> anyhow::Result<ExitCode> {
+        let sound: Vec<Summary> = Results::open(dir, "sound.jsonl")?.all()?;
+        let mut totals = Totals::default();
+        totals.summaries.extend(sound.into_iter().filter(|s| self.seeds().contains(&s.seed)));
+        let known: Vec<Trial> = Results::open(dir, "planted.jsonl")?.all()?;
+        let scores: Vec<Score> = BUGS.into_iter().map(|bug| Score::of(bug, &known)).collect();
+        let text = report(&totals, self.seed, &scores)?;
+        std::fs::write(&self.out, text).with_context(|| format!("writing {}", self.out.display()))?;
+        std::fs::write(&self.rates, rates::text(&scores))
+            .with_context(|| format!("writing {}", self.rates.display()))?;
+        let whole = totals.summaries.len() as u64 == self.seeds && scores.iter().all(|s| s.tried > 0);
+        let passed = whole && totals.is_sound() && scores.iter().all(|s| s.caught > 0);
+        Ok(match passed {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
         })
     }
 }
 
-fn report(sound: &str, seed: u64, seeds: u64, scores: &[Score]) -> anyhow::Result<String> {
+fn report(totals: &Totals, seed: u64, scores: &[Score]) -> anyhow::Result<String> {
     let mut out = HEAD.to_owned();
+    let seeds = totals.summaries.len() as u64;
     writeln!(out, "## The sound product\n")?;
     writeln!(
         out,
-        "Seeds {seed} to {}, half a simulated minute of faults each, then the liveness phase.\n",
-        seed + seeds - 1
+        "{seeds} seeds from {seed} on, half a simulated minute of faults each, then the liveness phase.\n"
     )?;
-    for line in sound.lines() {
+    for line in totals.text().lines() {
         writeln!(out, "- {line}")?;
     }
-    let caught = scores.iter().filter(|s| s.caught > 0).count();
-    let (count, all) = (scores.len(), super::planted::BUGS.len());
-    writeln!(out, "\n## Planted bugs: {caught} of {count} caught\n")?;
-    if count < all {
-        writeln!(
-            out,
-            "{} more were not tried: the command was ended early.\n",
-            all - count
-        )?;
+    let cut = |place: &str| totals.summaries.iter().any(|s| s.places.get(place).is_some_and(|(_, cut)| *cut > 0));
+    let never: Vec<&str> = places::ALL.into_iter().filter(|place| !cut(place)).collect();
+    match never.is_empty() {
+        true => writeln!(out, "- every one of the {} places was cut at", places::ALL.len())?,
+        false => writeln!(out, "- places that were never cut at: {}", never.join(", "))?,
     }
+    let (caught, tried) = (
+        scores.iter().filter(|s| s.caught > 0).count(),
+        scores.iter().filter(|s| s.tried > 0).count(),
+    );
+    writeln!(out, "\n## Planted bugs: {caught} of {tried} caught\n")?;
+    if tried < scores.len() {
+        writeln!(out, "{} more were not tried: the command was ended early.\n", scores.len() - tried)?;
+    }
+    writeln!(
+        out,
+        "Each on at least 10 seeds, on up to 100 until it is noticed, and on up to 60 until it was noticed three times.\n"
+    )?;
     writeln!(out, "| bug | what it does | seeds that catch it | first | laws |")?;
     writeln!(out, "|---|---|---|---|---|")?;
-    for score in scores {
+    for score in scores.iter().filter(|s| s.tried > 0) {
         writeln!(out, "{}", score.row())?;
     }
     writeln!(
@@ -116,4 +218,29 @@ fn report(sound: &str, seed: u64, seeds: u64, scores: &[Score]) -> anyhow::Resul
         "\n`*`: a bug of the product that this simulator found; it is fixed, and put back only to be found again."
     )?;
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_found_out_before_is_known_again_and_half_a_line_is_not() -> anyhow::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let trial = |seed| Trial {
+            bug: "no-sync".into(),
+            seed,
+            laws: vec!["A3".into()],
+            lies: 0,
+        };
+        let mut results = Results::open(dir.path(), "planted.jsonl")?;
+        results.add(&trial(700_000))?;
+        results.add(&trial(700_001))?;
+        results.file.write_all(b"{\"bug\":\"no-s")?;
+        let known: Vec<Trial> = Results::open(dir.path(), "planted.jsonl")?.all()?;
+        assert_eq!(known, [trial(700_000), trial(700_001)]);
+        let score = Score::of(BUGS.into_iter().find(|b| b.name == "no-sync").expect("it exists"), &known);
+        assert_eq!((score.tried, score.caught, score.first), (2, 2, Some(1)));
+        Ok(())
+    }
 }

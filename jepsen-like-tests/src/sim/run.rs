@@ -16,10 +16,11 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::clients::{Crew, Manner, Role};
 use super::faults::{Fault, Plan};
+use super::listeners::Listeners;
 use super::nemesis::Nemesis;
 use super::places::{Places, node_of};
 use super::{Broken, Summary, prefix};
-use crate::actors::Subject;
+use crate::actors::{Account, ON_PURPOSE, Subject, Ticker, Worker};
 use crate::checkers::{self, Law};
 use crate::doors::Door;
 use crate::history::Recorder;
@@ -30,7 +31,8 @@ use crate::workload::Calls;
 const FORM_MAX: Duration = Duration::from_secs(60);
 /// Simulated time a healed cluster has to answer everybody (G11, A13).
 const RECOVERY_MAX: Duration = Duration::from_secs(60);
-/// Simulated time after the healing in which every schedule must have fired: the longest, and what it may be late.
+/// Simulated time after the healing in which every schedule must have fired: the longest, and what it may be late. Leases
+/// of messages end within it, too.
 const SCHEDULES_MAX: Duration = Duration::from_secs(9);
 /// How often the states of the replicas are compared.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -86,7 +88,8 @@ fn run_here(options: &Options) -> anyhow::Result<Summary> {
     let mut rng = StdRng::seed_from_u64(options.seed ^ 0x7377_6172_6d5f_5f5f);
     let places = Places::watch();
     let shards = rng.random_range(1..=4);
-    let mut sim = cluster(&mut rng, options.seed, shards)?;
+    let plan = Plan::draw(&mut rng, options.faults.as_ref());
+    let mut sim = cluster(&mut rng, options.seed, shards, &plan)?;
     if options.trace.is_some() {
         sim.world().keep_events();
     }
@@ -95,10 +98,10 @@ fn run_here(options: &Options) -> anyhow::Result<Summary> {
         calls: Calls::on(options.seed, Recorder::on_clock(watch)),
         keys: Arc::new(keys(&mut rng)),
         stop: Arc::new(AtomicBool::new(false)),
+        actors: Arc::default(),
         working: Arc::default(),
         broken: Arc::default(),
     };
-    let plan = Plan::draw(&mut rng, options.faults.as_ref());
     let mut broken = Vec::new();
     let recovery = live(&mut sim, &crew, plan, rng, options, &places, shards, &mut broken);
     let (recovery_ms, fired) = recovery.context("the simulation")?;
@@ -113,21 +116,28 @@ fn run_here(options: &Options) -> anyhow::Result<Summary> {
 /// The actors of a run: counters always, others by chance.
 fn keys(rng: &mut StdRng) -> Vec<String> {
     let mut keys: Vec<String> = (0..rng.random_range(1..6)).map(|k| format!("k{k}")).collect();
-    for (_, letter) in Role::OTHERS {
-        if rng.random_bool(0.5) {
-            keys.extend((0..rng.random_range(1..3)).map(|k| format!("{letter}{k}")));
+    for (role, letter) in Role::OTHERS {
+        // Few of them at a time: what happens seldom to many actors happens often to few.
+        if rng.random_bool(0.35) {
+            let count = rng.random_range(role.least()..role.least() + 2);
+            keys.extend((0..count).map(|k| format!("{letter}{k}")));
         }
     }
     keys
 }
 
 /// A cluster that serves.
-fn cluster(rng: &mut StdRng, seed: u64, shards: u32) -> anyhow::Result<Simulation> {
+fn cluster(rng: &mut StdRng, seed: u64, shards: u32, plan: &Plan) -> anyhow::Result<Simulation> {
     let nodes = if rng.random_bool(0.8) { 3 } else { 5 };
-    let sim = actors::registry()
+    let joins = plan.faults.contains(&Fault::Join);
+    let mut sim = actors::registry()
         .actor::<Subject>()
+        .actor::<Account>()
+        .actor::<Worker>()
+        .actor::<Ticker>()
         .simulate(seed)
         .nodes(nodes)
+        .spares(u64::from(joins && nodes == 3))
         .shards(shards)
         .raft(RaftConfig::default())
         .storage(StorageConfig {
@@ -137,8 +147,33 @@ fn cluster(rng: &mut StdRng, seed: u64, shards: u32) -> anyhow::Result<Simulatio
         .segment_bytes(64 << rng.random_range(10..14))
         // Little log: replicas that were away need snapshots.
         .retain_bytes(1 << rng.random_range(10..20))
+        .checkpoint_keys(match rng.random_bool(0.5) {
+            true => rng.random_range(1..64),
+            false => 2048,
+        })
         .boot()?;
-    anyhow::Ok(sim)
+    if joins {
+        gather(&mut sim, rng, nodes)?;
+    }
+    Ok(sim)
+}
+
+/// The nodes come one after the other, and some lose their power before there is a cluster.
+fn gather(sim: &mut Simulation, rng: &mut StdRng, nodes: u64) -> anyhow::Result<()> {
+    for _ in 0..rng.random_range(1..5) {
+        let node = usize::try_from(rng.random_range(0..nodes))?;
+        let mut live = |sim: &mut Simulation, most: u64| {
+            let until = sim.now() + Duration::from_millis(rng.random_range(1..most));
+            while sim.now() < until {
+                sim.step();
+            }
+        };
+        live(sim, 400);
+        sim.power_loss(node);
+        live(sim, 2000);
+        sim.restart(node)?;
+    }
+    Ok(())
 }
 
 /// Both phases. Returns how long recovery took, in ms, and what struck.
@@ -181,12 +216,15 @@ fn live(
     };
     let until = sim.now() + options.time;
     let mut look_at = sim.now();
+    let mut listeners = Listeners::default();
     while sim.now() < until {
         nemesis.tick(sim);
         step(sim);
+        listeners.hear(crew);
         if sim.now() >= look_at {
             look_at += LOOK_EVERY;
             replicas_agree(sim, broken);
+            listeners.subscribe(sim, crew);
         }
     }
     recorder.mark("everything is healed");
@@ -215,7 +253,7 @@ fn live(
         }
     }
     let recovery_ms = u64::try_from((sim.now() - healed).as_millis())?;
-    if crew.keys.iter().any(|key| Role::of(key) == Role::Schedule) {
+    if crew.keys.iter().any(|key| Role::of(key).takes_time()) {
         while sim.now() < healed + SCHEDULES_MAX {
             step(sim);
         }
@@ -260,6 +298,8 @@ fn last_calls(sim: &mut Simulation, crew: &Crew, broken: &mut Vec<Broken>) -> an
     let unanswered = sim.run(|cluster| async move {
         let door = Door::Roaming(cluster);
         let mut unanswered = Vec::new();
+        task.drain(&door).await;
+        task.wait_for_sends(&door).await;
         for key in task.keys.iter() {
             for op in Role::of(key).last_calls(task.calls.number()) {
                 // Calls of the same moment count as concurrent; a last read must be last.
@@ -331,6 +371,8 @@ fn judge(
         simulated_s: sim.now().as_secs_f64(),
         cpu_s: stats::ran()?.as_secs_f64(),
         acknowledged: verdict.acknowledged,
+        cross_checked: verdict.cross_checked,
+        undecided: verdict.undecided,
         failed: verdict.failed,
         unknown: verdict.unknown,
         recovery_ms,
@@ -346,6 +388,11 @@ fn judge(
 fn catch_panics() -> Arc<Mutex<Vec<String>>> {
     let panics: Arc<Mutex<Vec<String>>> = Arc::default();
     let heard = panics.clone();
-    std::panic::set_hook(Box::new(move |info| heard.lock().push(info.to_string())));
+    std::panic::set_hook(Box::new(move |info| {
+        let text = info.to_string();
+        if !text.contains(ON_PURPOSE) {
+            heard.lock().push(text);
+        }
+    }));
     panics
 }

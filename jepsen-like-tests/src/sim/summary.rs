@@ -37,6 +37,10 @@ pub struct Summary {
     pub cpu_s: f64,
     /// Operations with a value, all of which were judged.
     pub acknowledged: usize,
+    /// Of these, operations that the search for an order has decided, too.
+    pub cross_checked: usize,
+    /// Keys on which that search gave up.
+    pub undecided: usize,
     /// Operations that certainly had no effect.
     pub failed: usize,
     /// Operations whose outcome their client never learnt.

@@ -1,8 +1,10 @@
 //! G1: nothing acknowledged is lost when all nodes are killed at once.
 
+use std::process::Command;
 use std::time::Duration;
 
 use jepsen_like_tests::bed::{Bed, READY_MAX, keys, number};
+use jepsen_like_tests::{checkers, history};
 use jepsen_like_tests::workload::{ClientPlan, Load};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -45,6 +47,16 @@ async fn g1_kill_all_nodes_at_once_loses_nothing_acknowledged() -> anyhow::Resul
         verdict.acknowledged as u64 >= rounds * OPERATIONS_BETWEEN as u64,
         "{verdict}"
     );
+    // The file of a real run is judged by the program that judges simulated ones, and found to be the same.
+    let file = tempfile::NamedTempFile::new()?;
+    bed.calls.recorder.save(file.path())?;
+    assert_eq!(checkers::check(&history::load(file.path())?), verdict);
+    let judged = Command::new(env!("CARGO_BIN_EXE_jepsen-like-tests"))
+        .arg("history")
+        .arg(file.path())
+        .output()?;
+    let told = String::from_utf8_lossy(&judged.stdout).into_owned();
+    assert!(judged.status.success() && told.contains(&verdict.to_string()), "{told}");
     bed.pass().await;
     Ok(())
 }

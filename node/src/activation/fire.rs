@@ -107,7 +107,7 @@ impl Owner {
     /// Runs a schedule's action as a turn.
     pub(crate) fn start_fire(&mut self, id: ActorId, schedule: ScheduleId, due: WallMs) {
         let now = self.context.clock.wall();
-        if now < due {
+        if now < due && !planted!("schedule-early") {
             // The clock was set back while it waited for its turn.
             return self.timers.load(due, id, schedule);
         }
@@ -192,7 +192,10 @@ impl Owner {
         self.forget_schedule(id, entry.id, entry.due, written);
         let run = entry.runs + 1;
         match entry.timing.next(entry.due, now, entry.missed) {
-            Ok(Some(due)) => {
+            Ok(Some(mut due)) => {
+                if planted!("tick-again") && run % 4 == 0 {
+                    due = entry.due;
+                }
                 let next = ScheduleEntry {
                     due,
                     runs: run,

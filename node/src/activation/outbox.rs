@@ -11,7 +11,7 @@ use std::time::Duration;
 use clinch_actor::{Error, OutgoingCall, OwnRequest, SendOut};
 use clinch_types::{
     ActorId, Consistency, Reaction, RequestId, SessionId, Target, Version, code, codec, group, hash_128,
-    limits,
+    limits, planted,
 };
 use tokio::time::Instant;
 
@@ -87,6 +87,9 @@ fn name_of(target: &Target) -> u128 {
 impl Owner {
     /// Reads what earlier owners left on its way.
     pub(crate) fn load_outbox(&mut self) -> std::io::Result<()> {
+        if planted!("sends-forgotten") {
+            return Ok(());
+        }
         for (key, value) in self.provisional.scan_all(b"O")? {
             let record: SendRecord = codec::decode(&value).map_err(std::io::Error::other)?;
             let number = records::number(&key).map_err(std::io::Error::other)?;
@@ -210,7 +213,11 @@ impl Owner {
         };
         waiting.busy = true;
         self.beside.outbox.in_flight += 1;
-        let session = SessionId(hash_128(&[b"outbox", source.as_bytes(), &target.to_be_bytes()]));
+        let name = match planted!("send-new-id") {
+            true => self.context.rng.u128(),
+            false => target,
+        };
+        let session = SessionId(hash_128(&[b"outbox", source.as_bytes(), &name.to_be_bytes()]));
         let id = RequestId { session, seq: number };
         let call = OutgoingCall {
             target: record.target,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use clinch_actor::{ActionKind, BoxFuture, Error, Hook, Origin, StateArc, Turn, TurnInit};
-use clinch_types::{ActorId, CallReply, RequestId, codec};
+use clinch_types::{ActorId, CallReply, RequestId, codec, planted};
 use tokio::time::Instant;
 
 use super::run::{Ended, Exclusive, Outcome, poll_now, spawn, timed_out};
@@ -331,7 +331,13 @@ impl Owner {
                 slot.state = Some(state);
                 self.commit(id, running, &turn, output);
             }
-            Outcome::Done((_, Err(error))) => self.roll_back(id, running, error),
+            Outcome::Done((state, Err(error))) => {
+                if planted!("no-rollback") {
+                    slot.state = Some(state);
+                }
+                self.keep_effects(id, &turn);
+                self.roll_back(id, running, error);
+            }
             Outcome::Panicked(text) => {
                 self.roll_back(id, running, Error::internal(format!("the turn panicked: {text}")));
             }

@@ -1,7 +1,8 @@
 //! Events on their way out of committed turns, to whoever in this process listens to an actor.
 //!
 //! Invariant (G6, G8): events of a turn reach the hub only after its commit, in commit order. A listener that is too
-//! slow is cut off and told so by the end of its stream; it never silently misses one.
+//! slow is cut off and told so by the end of its stream, and so is every one when its shard is owned here no more: it
+//! never silently misses one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,11 +39,16 @@ pub struct EventHub {
 
 impl EventHub {
     /// Events of this actor that commit on this node from now on. The stream ends when the listener lags behind too
-    /// far.
+    /// far, and when the node has owned the actor's shard and owns it no more: listen anew, where its owner is.
     pub fn subscribe(&self, actor: ActorId) -> EventStream {
         let (sender, receiver) = mpsc::channel(LAG_MAX);
         self.listeners.lock().entry(actor).or_default().push(sender);
         receiver
+    }
+
+    /// Ends the streams of those actors: what commits next is not told here, or not all of it.
+    pub(crate) fn end(&self, is_over: impl Fn(ActorId) -> bool) {
+        self.listeners.lock().retain(|actor, _| !is_over(*actor));
     }
 
     pub(crate) fn publish(&self, batch: EventBatch) {

@@ -185,6 +185,14 @@ impl Pipeline {
             .map_or_else(Vec::new, |batch| std::mem::take(&mut batch.releases))
     }
 
+    /// The events of the batch in flight, taken before it is committed: only for a bug put in on purpose.
+    #[cfg(feature = "planted")]
+    pub(crate) fn take_events(&mut self) -> Vec<EventBatch> {
+        self.in_flight
+            .as_mut()
+            .map_or_else(Vec::new, |batch| std::mem::take(&mut batch.events))
+    }
+
     /// Reads that have nothing left to wait for but the lease.
     pub(crate) fn ready_reads(&mut self) -> Vec<Release> {
         match self.reads.first_key_value() {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clinch_actor::{Caller, Registry};
+use clinch_client::Router;
 use clinch_storage::raft::CommittedLeaderId;
 use clinch_storage::{GroupReader, TypeConfig};
 use clinch_transport::Transport;
@@ -47,6 +48,8 @@ pub(crate) struct ShardContext {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Arc<NodeRng>,
     pub(crate) events: Arc<EventHub>,
+    /// Knows which actors are of this shard.
+    pub(crate) router: Router,
     pub(crate) tasks: Tasks,
     /// Turns that ran in tasks of their own come back here.
     pub(crate) ended: mpsc::Sender<Ended>,
@@ -316,6 +319,12 @@ impl ShardTask {
                 owner.turn_away(release, moved.clone());
             }
             owner.abandon(next, self.context.map_version.load(Ordering::Relaxed));
+            if !planted!("listeners-kept") {
+                let (routes, me) = (self.context.router.routes(), self.context.id);
+                self.context
+                    .events
+                    .end(|actor| routes.shard_of(actor.slot()).is_none_or(|shard| shard == me));
+            }
         }
     }
 
@@ -419,7 +428,9 @@ impl ShardTask {
             return reply.send(Err(self.cut_off()));
         }
         match &mut self.role {
-            Role::Owner { owner, .. } if self.hand_off.is_none() => owner.admit(*request, deadline, reply),
+            Role::Owner { owner, .. } if self.hand_off.is_none() || planted!("lease-through-transfer") => {
+                owner.admit(*request, deadline, reply)
+            }
             Role::Owner { .. } | Role::Recovering { .. } => {
                 if self.parked.len() >= self.context.config.proposer.queue_max {
                     let limit = self.context.config.proposer.queue_max as u64;
@@ -509,6 +520,9 @@ impl ShardTask {
             self.receipts.push_back(receipt);
             if planted!("early-reply") {
                 owner.answer_early();
+            }
+            if planted!("early-events") {
+                owner.publish_early();
             }
             crate::activation::resume(owner);
         }

@@ -79,11 +79,13 @@ impl Simulate for Registry {
             registry: self,
             seed,
             nodes: 3,
+            spares: 0,
             shards: 4,
             raft: RaftConfig::default(),
             storage: StorageConfig::default(),
             segment_bytes: 256 << 10,
             retain_bytes: None,
+            checkpoint_keys: 2048,
         }
     }
 }
@@ -94,11 +96,13 @@ pub struct SimulationBuilder {
     registry: Registry,
     seed: u64,
     nodes: u64,
+    spares: u64,
     shards: u32,
     raft: RaftConfig,
     storage: StorageConfig,
     segment_bytes: u64,
     retain_bytes: Option<u64>,
+    checkpoint_keys: usize,
 }
 
 impl SimulationBuilder {
@@ -106,6 +110,13 @@ impl SimulationBuilder {
     #[must_use]
     pub fn nodes(mut self, nodes: u64) -> Self {
         self.nodes = nodes;
+        self
+    }
+
+    /// How many more nodes there are that have not been started: [`Simulation::restart`] lets them join. Default: none.
+    #[must_use]
+    pub fn spares(mut self, spares: u64) -> Self {
+        self.spares = spares;
         self
     }
 
@@ -144,6 +155,13 @@ impl SimulationBuilder {
         self
     }
 
+    /// Keys that a checkpoint writes at once; small values leave checkpoints half done. Default: 2,048.
+    #[must_use]
+    pub fn checkpoint_keys(mut self, keys: usize) -> Self {
+        self.checkpoint_keys = keys;
+        self
+    }
+
     /// Starts the nodes and waits, in virtual time, until every shard has an owner.
     ///
     /// # Errors
@@ -161,13 +179,14 @@ impl SimulationBuilder {
     pub fn boot(self) -> anyhow::Result<Simulation> {
         self.registry.check()?;
         anyhow::ensure!(
-            (1..=64).contains(&self.nodes),
-            "nodes is {}, must be from 1 to 64",
-            self.nodes
+            self.nodes > 0 && self.nodes.saturating_add(self.spares) <= 64,
+            "nodes is {} with {} spares, must be from 1 to 64",
+            self.nodes,
+            self.spares
         );
         let repeatable = entropy::seed(self.seed);
         let mut world = World::new(self.seed);
-        let machines: Vec<Machine> = (0..self.nodes).map(|_| world.add()).collect();
+        let machines: Vec<Machine> = (0..self.nodes + self.spares).map(|_| world.add()).collect();
         let outside = world.add();
         let addresses: Vec<SocketAddr> = machines
             .iter()
@@ -185,6 +204,7 @@ impl SimulationBuilder {
                 disk: SimDisk::new(self.seed ^ (0xd15c << 32) ^ index as u64),
                 segment_bytes: self.segment_bytes,
                 retain_bytes: self.retain_bytes,
+                checkpoint_keys: self.checkpoint_keys,
                 boots: 0,
                 life: Arc::default(),
             });
@@ -201,7 +221,7 @@ impl SimulationBuilder {
             sessions: 0,
             cluster: None,
         };
-        for index in 0..sim.nodes.len() {
+        for index in 0..self.nodes as usize {
             sim.restart(index)?;
         }
         sim.world.boot(outside)?;
@@ -478,6 +498,12 @@ impl Simulation {
     /// A running node.
     pub fn node(&self, node: usize) -> Option<Arc<Node>> {
         self.nodes[node].running()
+    }
+
+    /// Whether a running node has lost the state of a shard and serves it no more: its store came back older than its log
+    /// allows for.
+    pub fn has_lost_state(&self, node: usize) -> bool {
+        self.node(node).is_some_and(|node| node.has_lost_state())
     }
 
     /// Why a node ended by itself, if it did: it stays off until it is started again.

@@ -31,6 +31,7 @@ pub(super) struct SimNode {
     pub(super) disk: SimDisk,
     pub(super) segment_bytes: u64,
     pub(super) retain_bytes: Option<u64>,
+    pub(super) checkpoint_keys: usize,
     pub(super) boots: u64,
     pub(super) life: Arc<Mutex<Life>>,
 }
@@ -63,6 +64,7 @@ impl SimNode {
         let options = StorageOptions {
             segment_bytes: self.segment_bytes,
             retain_bytes: self.retain_bytes.unwrap_or(config.storage.retain_mib << 20),
+            checkpoint_keys: self.checkpoint_keys,
             driver: Driver::Task,
             ..StorageOptions::default()
         };

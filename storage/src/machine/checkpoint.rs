@@ -18,9 +18,6 @@ use super::overlay::Generation;
 use crate::metric_names;
 use crate::store::KeyWrite;
 
-/// Keys in one batch of the store.
-pub(crate) const BATCH_KEYS: usize = 2048;
-
 /// A checkpoint that is in the store but not durable yet.
 #[derive(Debug)]
 #[must_use = "without `finish` the group is stuck"]
@@ -29,8 +26,8 @@ pub(crate) struct Written {
     applied: Applied,
 }
 
-/// Writes what waits into the store. `None` when nothing waits, or the group is busy with something else.
-pub(crate) fn write(cell: &Arc<Cell>) -> io::Result<Option<Written>> {
+/// Writes what waits into the store, so many keys at once. `None` when nothing waits, or the group is busy with something else.
+pub(crate) fn write(cell: &Arc<Cell>, keys_max: usize) -> io::Result<Option<Written>> {
     cell.poison.check()?;
     let (generation, old, applied) = {
         let mut state = cell.state.write();
@@ -44,7 +41,7 @@ pub(crate) fn write(cell: &Arc<Cell>) -> io::Result<Option<Written>> {
         )
     };
     // From here on an error poisons the storage, so it does not matter that the phase stays.
-    cell.guard(write_generation(cell, &generation, old, &applied))?;
+    cell.guard(write_generation(cell, &generation, keys_max, old, &applied))?;
     metrics::counter!(metric_names::CHECKPOINT_KEYS).increment(generation.len() as u64);
     Ok(Some(Written {
         cell: Arc::clone(cell),
@@ -52,12 +49,18 @@ pub(crate) fn write(cell: &Arc<Cell>) -> io::Result<Option<Written>> {
     }))
 }
 
-fn write_generation(cell: &Cell, generation: &Generation, old: Applied, new: &Applied) -> io::Result<()> {
+fn write_generation(
+    cell: &Cell,
+    generation: &Generation,
+    keys_max: usize,
+    old: Applied,
+    new: &Applied,
+) -> io::Result<()> {
     let fuzzy_end = new.index().max(old.fuzzy_end).max(new.fuzzy_end);
     let fuzzy = Applied { fuzzy_end, ..old };
-    let mut batch: Vec<KeyWrite> = Vec::with_capacity(generation.len().min(BATCH_KEYS) + 1);
+    let mut batch: Vec<KeyWrite> = Vec::with_capacity(generation.len().min(keys_max) + 1);
     for (key, held) in generation {
-        if batch.len() == BATCH_KEYS {
+        if batch.len() == keys_max {
             batch.push(record(cell, &fuzzy)?);
             cell.store.apply(std::mem::take(&mut batch))?;
             fp!("checkpoint.part_written");

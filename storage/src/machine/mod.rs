@@ -13,7 +13,7 @@ mod reader;
 use std::io;
 use std::sync::Arc;
 
-use clinch_types::fp;
+use clinch_types::{fp, planted};
 use futures_util::{Stream, TryStreamExt as _};
 use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -39,6 +39,7 @@ pub struct GroupMachine {
 #[derive(Debug)]
 pub struct GroupSnapshotBuilder {
     cell: Arc<Cell>,
+    checkpoint_keys: usize,
 }
 
 impl GroupMachine {
@@ -75,8 +76,12 @@ impl Cell {
 
     /// A snapshot of what the last checkpoint left in the store.
     fn snapshot(self: &Arc<Self>, state: &mut State) -> Snapshot {
+        let durable = match planted!("purge-early") {
+            true => &state.applied,
+            false => &state.flushed,
+        };
         let meta = SnapshotMeta {
-            last_log_id: state.flushed.log_id,
+            last_log_id: durable.log_id,
             last_membership: state.flushed.membership.clone(),
         };
         let source = SnapshotSource::new(Arc::clone(self), state, meta.clone());
@@ -115,6 +120,7 @@ impl RaftStateMachine<TypeConfig> for GroupMachine {
     async fn get_snapshot_builder(&mut self) -> GroupSnapshotBuilder {
         GroupSnapshotBuilder {
             cell: Arc::clone(&self.cell),
+            checkpoint_keys: self.core.options.checkpoint_keys,
         }
     }
 
@@ -148,14 +154,14 @@ impl RaftSnapshotBuilder<TypeConfig> for GroupSnapshotBuilder {
                 let current = state.applied == state.flushed;
                 let too_much =
                     state.overlay.keys() > INLINE_CHECKPOINT_KEYS && state.flushed.log_id.is_some();
-                if current || too_much {
+                if current || too_much || planted!("purge-early") {
                     return Ok(cell.snapshot(&mut state));
                 }
                 state.phase != Phase::Idle
             };
             if busy {
                 idle.await;
-            } else if let Some(written) = checkpoint::write(cell)? {
+            } else if let Some(written) = checkpoint::write(cell, self.checkpoint_keys)? {
                 cell.guard(cell.store.flush())?;
                 written.finish();
             }

@@ -14,6 +14,8 @@ pub(super) fn check(operations: &[&Operation], report: &mut Report) {
             Op::Write(value)
             | Op::Cas(_, value)
             | Op::Append(value)
+            | Op::Tell(value)
+            | Op::Relay(value, _)
             | Op::Spoil(value)
             | Op::Stamp(value)
             | Op::Remind(value, _) => Some((value, *o)),

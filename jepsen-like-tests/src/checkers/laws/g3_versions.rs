@@ -15,7 +15,8 @@ pub(super) fn check(operations: &[&Operation], report: &mut Report) {
             if two.writes() {
                 let text = format!("both made version {}", one.meta.version);
                 report.add(Law::OneValue, &both, text);
-            } else if one.operation.op == two.operation.op
+            } else if two.operation.op.is_look()
+                && one.operation.op == two.operation.op
                 && (one.value, &one.operation.list) != (two.value, &two.operation.list)
             {
                 let text = format!("version {} looks different to two", one.meta.version);

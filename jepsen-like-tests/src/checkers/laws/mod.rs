@@ -3,19 +3,24 @@
 //! Invariant: every law judges from what clients saw alone; each has a history that keeps it and ones that break it.
 //! Not here: counters ([`super::witness`], [`super::bounds`]).
 
+mod a11_cycles;
+mod a11_payments;
 mod a14_honest;
 mod g2_fenced;
 mod g3_register;
 mod g3_versions;
 mod g4_atomic;
 mod g5_lists;
+mod g5_queues;
 mod g7_schedules;
+mod g7_ticks;
+mod g8_events;
 mod g9_gone;
 #[cfg(test)]
 mod samples;
 
 use super::{Law, Violation, by_key};
-use crate::history::{Meta, Op, Operation, Outcome};
+use crate::history::{Meta, Operation, Outcome};
 
 /// Judges everything but counters.
 pub fn check(operations: &[Operation]) -> Vec<Violation> {
@@ -28,12 +33,18 @@ pub fn check(operations: &[Operation]) -> Vec<Violation> {
             g3_register::check,
             g4_atomic::check,
             g5_lists::check,
+            g5_queues::check,
             g7_schedules::check,
+            g7_ticks::check,
+            g8_events::check,
             g9_gone::check,
             a14_honest::check,
         ] {
             law(&operations, &mut report);
         }
+    }
+    for law in [a11_payments::check, a11_cycles::check] {
+        law(operations, &mut report);
     }
     report.violations
 }
@@ -66,10 +77,9 @@ struct Placed<'a> {
 }
 
 impl Placed<'_> {
-    /// Whether it made its version. A compare-and-set that found something else did not.
+    /// Whether it made its version.
     fn writes(&self) -> bool {
-        let refused = matches!(self.operation.op, Op::Cas(..)) && !self.operation.list.is_empty();
-        self.operation.op.writes() && !refused
+        self.operation.op.made_version(&self.operation.list)
     }
 }
 

@@ -8,6 +8,7 @@ use crate::history::{Meta, Op, Operation, Outcome};
 pub(super) struct Sample {
     operations: Vec<Operation>,
     life: String,
+    key: String,
 }
 
 impl Default for Sample {
@@ -15,6 +16,7 @@ impl Default for Sample {
         Self {
             operations: Vec::new(),
             life: "one".into(),
+            key: "k".into(),
         }
     }
 }
@@ -23,6 +25,11 @@ impl Sample {
     /// What follows is of this life of the actor.
     pub(super) fn life(&mut self, name: &str) {
         self.life = name.to_owned();
+    }
+
+    /// What follows is of this actor.
+    pub(super) fn key(&mut self, key: &str) {
+        self.key = key.to_owned();
     }
 
     pub(super) fn ok(
@@ -62,7 +69,7 @@ impl Sample {
         self.operations.push(Operation {
             id: self.operations.len(),
             client: "c".into(),
-            key: "k".into(),
+            key: self.key.clone(),
             op,
             invoke_ns,
             return_ns,
@@ -78,6 +85,17 @@ impl Sample {
 pub(super) fn laws(check: fn(&[&Operation], &mut Report), sample: &Sample) -> Vec<Law> {
     let mut report = Report::default();
     check(&sample.operations.iter().collect::<Vec<_>>(), &mut report);
+    broken(&report)
+}
+
+/// The same of a check that looks at several actors.
+pub(super) fn laws_of_all(check: fn(&[Operation], &mut Report), sample: &Sample) -> Vec<Law> {
+    let mut report = Report::default();
+    check(&sample.operations, &mut report);
+    broken(&report)
+}
+
+fn broken(report: &Report) -> Vec<Law> {
     let mut laws: Vec<Law> = report.violations.iter().map(|v| v.law).collect();
     laws.sort_unstable();
     laws.dedup();

@@ -1,17 +1,21 @@
-//! The actor that workloads beyond counters call: one that does everything a law speaks of.
-//!
-//! Every action answers a number and a list, so that one history format holds all of them.
+//! An actor that does most things that a law speaks of.
 
 use std::time::Duration;
 
 use clinch::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// What [`Subject`] is called on the wire.
-pub const SUBJECT: &str = "subject";
+use super::{Failure, Told};
 
-/// What an action answers.
-pub type Told = (i64, Vec<i64>);
+/// What was put on the list, and where.
+#[derive(Debug, Clone, Serialize, Deserialize, clinch::Event)]
+#[event(name = "put")]
+pub struct Put {
+    /// Its place, from 1.
+    pub place: i64,
+    /// The number.
+    pub number: i64,
+}
 
 /// A register, a list, a sum, a stamp in state and KV, and schedules.
 #[derive(Default, Serialize, Deserialize)]
@@ -24,7 +28,7 @@ pub struct Subject {
     fired: Vec<i64>,
 }
 
-#[clinch::actor(name = "subject", sleep_after = "2s")]
+#[clinch::actor(name = "subject", sleep_after = "2s", action_timeout = "900ms", events(Put))]
 impl Subject {
     #[action]
     fn write(&mut self, value: i64) -> Told {
@@ -58,19 +62,38 @@ impl Subject {
         (self.list.len() as i64, self.list.clone())
     }
 
+    /// As `append`, and tells whoever listens.
+    #[action]
+    fn tell(&mut self, c: &Ctx<Self>, value: i64) -> Told {
+        self.list.push(value);
+        let place = self.list.len() as i64;
+        c.broadcast(Put { place, number: value });
+        (place, Vec::new())
+    }
+
+    /// As `append`, and has it appended to another list too, one way.
+    #[action]
+    fn relay(&mut self, c: &Ctx<Self>, value: i64, to: i64) -> Result<Told> {
+        self.list.push(value);
+        c.get::<Self>(format!("x{to}")).append(value).send()?;
+        Ok((self.list.len() as i64, Vec::new()))
+    }
+
     /// Does everything, and then fails: none of it may ever be seen.
     #[action]
-    fn spoil(&mut self, c: &Ctx<Self>, value: i64) -> Result<Told> {
+    async fn spoil(&mut self, c: &Ctx<Self>, value: i64) -> Result<Told> {
         self.value = value;
         self.sum += value;
         self.list.push(value);
         self.stamp = value;
         c.kv().put("stamp", &value)?;
         c.me().fire(value, 0).after(Duration::from_millis(1))?;
-        Err(Error::user(
-            "spoilt",
-            "everything was changed, and none of it counts",
-        ))
+        c.broadcast(Put {
+            place: self.list.len() as i64,
+            number: value,
+        });
+        c.get::<Self>("x0").append(value).send()?;
+        Failure::of(value).strike().await
     }
 
     /// Writes one number in three places (A6).
