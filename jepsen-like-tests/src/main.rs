@@ -34,13 +34,12 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Sim(args) => args.run(),
-        Command::Planted(args) => {
-            args.run()
-                .map(|scores| match scores.iter().all(|s| s.caught > 0) {
-                    true => ExitCode::SUCCESS,
-                    false => ExitCode::FAILURE,
-                })
-        }
+        Command::Planted(args) => args
+            .run()
+            .map(|scores| match scores.iter().all(|s| s.caught > 0) {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::FAILURE,
+            }),
         Command::Report(args) => args.run(),
         Command::Check(args) => args.run(),
         Command::History(args) => args.run(),

@@ -58,11 +58,22 @@ fn a_few_seeds_break_no_law_and_faults_really_strike() {
 fn a_history_left_behind_is_judged_again_as_it_was() {
     let folder = tempfile::tempdir().expect("a folder");
     let run = |args: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_jepsen-like-tests")).args(args).output();
+        let output = Command::new(env!("CARGO_BIN_EXE_jepsen-like-tests"))
+            .args(args)
+            .output();
         output.expect("the simulator starts")
     };
     let dir = folder.path().to_str().expect("a path");
-    let simulated = run(&["sim", "--seed", "8", "--minutes", "0.2", "--keep", "--histories", dir]);
+    let simulated = run(&[
+        "sim",
+        "--seed",
+        "8",
+        "--minutes",
+        "0.2",
+        "--keep",
+        "--histories",
+        dir,
+    ]);
     assert!(simulated.status.success(), "{}", text(&simulated));
     let file = format!("{dir}/seed-8.jsonl");
     let judged = run(&["history", &file]);
@@ -70,7 +81,8 @@ fn a_history_left_behind_is_judged_again_as_it_was() {
     let acknowledged = |text: &str| {
         let words: Vec<&str> = text.split_whitespace().collect();
         let at = words.iter().position(|word| word.starts_with("acknowledged"));
-        at.and_then(|at| words[at - 1].parse::<u64>().ok()).expect("a number")
+        at.and_then(|at| words[at - 1].parse::<u64>().ok())
+            .expect("a number")
     };
     assert_eq!(acknowledged(&text(&judged)), acknowledged(&text(&simulated)));
     // One answer that cannot be: a sum that nobody asked for.

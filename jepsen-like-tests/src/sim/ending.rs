@@ -46,7 +46,12 @@ impl Crew {
     async fn is_balanced(&self, door: &Door) -> bool {
         let mut total = 0;
         for key in self.of_role(Role::Account) {
-            match self.calls.call(door, "last", key, Op::Account, CALL_MAX).await.outcome {
+            match self
+                .calls
+                .call(door, "last", key, Op::Account, CALL_MAX)
+                .await
+                .outcome
+            {
                 Outcome::Ok(balance) => total += balance,
                 Outcome::Fail | Outcome::Unknown => return false,
             }

@@ -115,7 +115,11 @@ impl Places {
     pub(super) fn arm(&self, sim: &Simulation, node: Option<usize>, place: Option<&'static str>, after: u64) {
         let since = sim.now();
         let mut inner = self.inner.borrow_mut();
-        if inner.armed.as_ref().is_some_and(|armed| armed.since + PATIENCE > since) {
+        if inner
+            .armed
+            .as_ref()
+            .is_some_and(|armed| armed.since + PATIENCE > since)
+        {
             return;
         }
         let sever = (0..sim.len()).map(|node| Box::new(sim.severer(node)) as Box<dyn Fn()>);
@@ -208,7 +212,15 @@ mod tests {
     fn every_place_in_the_product_is_known_here() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let mut found = BTreeSet::new();
-        for package in ["node", "storage", "transport", "client", "gateway", "membership", "actor"] {
+        for package in [
+            "node",
+            "storage",
+            "transport",
+            "client",
+            "gateway",
+            "membership",
+            "actor",
+        ] {
             marks(&root.join(package).join("src"), &mut found);
         }
         assert_eq!(found, ALL.into_iter().map(str::to_owned).collect());

@@ -99,16 +99,28 @@ pub const BUGS: [Bug; 39] = [
     bug("kv-left-out", "the KV writes of one batch in eight are lost"),
     bug("schedule-fires-twice", "a schedule that fired is not deleted"),
     bug("schedule-early", "schedules fire 700 ms before they are due"),
-    bug("tick-again", "one tick in four of a repeated schedule fires twice"),
+    bug(
+        "tick-again",
+        "one tick in four of a repeated schedule fires twice",
+    ),
     bug(
         "failed-turn-sends",
         "what a failed turn sent or pushed into its queue is kept",
     ),
-    bug("settled-stays", "one settled queue message in four stays in its queue"),
-    bug("push-again", "the answer to a push into a queue is not remembered"),
+    bug(
+        "settled-stays",
+        "one settled queue message in four stays in its queue",
+    ),
+    bug(
+        "push-again",
+        "the answer to a push into a queue is not remembered",
+    ),
     bug("send-new-id", "each try of a one-way send has a new request id"),
     bug("sends-forgotten", "a new owner does not load the outbox"),
-    bug("early-events", "events leave when their batch is proposed, not when it is committed"),
+    bug(
+        "early-events",
+        "events leave when their batch is proposed, not when it is committed",
+    ),
     bug("undead", "a destroyed actor keeps its record and its key"),
     bug("no-sync", "the log answers without a sync"),
     bug("vote-forgotten", "votes are not written to the log"),

@@ -44,7 +44,9 @@ fn rate(rates: &str, bug: &str) -> (u64, u64) {
 
 fn demand_of(caught: u64, tried: u64) -> Demand {
     let is_frequent = caught > 0 && caught * 100 >= tried * SHARE_MIN;
-    let enough = (10..=SEEDS_MAX).step_by(10).find(|seeds| miss(caught, tried, *seeds) < MISS_MAX);
+    let enough = (10..=SEEDS_MAX)
+        .step_by(10)
+        .find(|seeds| miss(caught, tried, *seeds) < MISS_MAX);
     match enough.filter(|_| is_frequent) {
         Some(seeds) => Demand {
             seeds,
@@ -86,9 +88,15 @@ mod tests {
     #[test]
     fn what_is_often_noticed_is_insisted_on_and_what_seldom_is_told_only() {
         let often = demand_of(9, 10);
-        assert!(often.is_firm && often.seeds <= 20 && often.miss < MISS_MAX, "{often:?}");
+        assert!(
+            often.is_firm && often.seeds <= 20 && often.miss < MISS_MAX,
+            "{often:?}"
+        );
         let now_and_then = demand_of(3, 30);
-        assert!(now_and_then.is_firm && now_and_then.seeds <= 400, "{now_and_then:?}");
+        assert!(
+            now_and_then.is_firm && now_and_then.seeds <= 400,
+            "{now_and_then:?}"
+        );
         assert!(!demand_of(1, 60).is_firm);
         assert!(!demand_of(0, 100).is_firm);
         assert!(!demand_of(0, 0).is_firm, "never tried");

@@ -163,7 +163,9 @@ impl ReportArgs {
     fn text(&self, dir: &Path) -> anyhow::Result<ExitCode> {
         let sound: Vec<Summary> = Results::open(dir, "sound.jsonl")?.all()?;
         let mut totals = Totals::default();
-        totals.summaries.extend(sound.into_iter().filter(|s| self.seeds().contains(&s.seed)));
+        totals
+            .summaries
+            .extend(sound.into_iter().filter(|s| self.seeds().contains(&s.seed)));
         let known: Vec<Trial> = Results::open(dir, "planted.jsonl")?.all()?;
         let scores: Vec<Score> = BUGS.into_iter().map(|bug| Score::of(bug, &known)).collect();
         let text = report(&totals, self.seed, &scores)?;
@@ -190,7 +192,12 @@ fn report(totals: &Totals, seed: u64, scores: &[Score]) -> anyhow::Result<String
     for line in totals.text().lines() {
         writeln!(out, "- {line}")?;
     }
-    let cut = |place: &str| totals.summaries.iter().any(|s| s.places.get(place).is_some_and(|(_, cut)| *cut > 0));
+    let cut = |place: &str| {
+        totals
+            .summaries
+            .iter()
+            .any(|s| s.places.get(place).is_some_and(|(_, cut)| *cut > 0))
+    };
     let never: Vec<&str> = places::ALL.into_iter().filter(|place| !cut(place)).collect();
     match never.is_empty() {
         true => writeln!(out, "- every one of the {} places was cut at", places::ALL.len())?,
@@ -202,7 +209,11 @@ fn report(totals: &Totals, seed: u64, scores: &[Score]) -> anyhow::Result<String
     );
     writeln!(out, "\n## Planted bugs: {caught} of {tried} caught\n")?;
     if tried < scores.len() {
-        writeln!(out, "{} more were not tried: the command was ended early.\n", scores.len() - tried)?;
+        writeln!(
+            out,
+            "{} more were not tried: the command was ended early.\n",
+            scores.len() - tried
+        )?;
     }
     writeln!(
         out,
@@ -239,7 +250,10 @@ mod tests {
         results.file.write_all(b"{\"bug\":\"no-s")?;
         let known: Vec<Trial> = Results::open(dir.path(), "planted.jsonl")?.all()?;
         assert_eq!(known, [trial(700_000), trial(700_001)]);
-        let score = Score::of(BUGS.into_iter().find(|b| b.name == "no-sync").expect("it exists"), &known);
+        let score = Score::of(
+            BUGS.into_iter().find(|b| b.name == "no-sync").expect("it exists"),
+            &known,
+        );
         assert_eq!((score.tried, score.caught, score.first), (2, 2, Some(1)));
         Ok(())
     }

@@ -4,8 +4,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use jepsen_like_tests::bed::{Bed, READY_MAX, keys, number};
-use jepsen_like_tests::{checkers, history};
 use jepsen_like_tests::workload::{ClientPlan, Load};
+use jepsen_like_tests::{checkers, history};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
@@ -56,7 +56,10 @@ async fn g1_kill_all_nodes_at_once_loses_nothing_acknowledged() -> anyhow::Resul
         .arg(file.path())
         .output()?;
     let told = String::from_utf8_lossy(&judged.stdout).into_owned();
-    assert!(judged.status.success() && told.contains(&verdict.to_string()), "{told}");
+    assert!(
+        judged.status.success() && told.contains(&verdict.to_string()),
+        "{told}"
+    );
     bed.pass().await;
     Ok(())
 }

@@ -83,7 +83,10 @@ impl Owner {
     /// Refuses a turn that settles a message which another turn has taken meanwhile: what it did would be done twice.
     pub(crate) fn check_settled(&self, id: ActorId, ops: &[QueueOp]) -> Result<(), Error> {
         for op in ops {
-            let QueueOp::Settle { queue, id: number, .. } = op else {
+            let QueueOp::Settle {
+                queue, id: number, ..
+            } = op
+            else {
                 continue;
             };
             let there = self.provisional.get(&records::message(id, queue, *number));

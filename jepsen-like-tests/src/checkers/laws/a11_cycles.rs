@@ -13,7 +13,12 @@ use crate::history::{Op, Operation, Outcome};
 pub(super) fn check(operations: &[Operation], report: &mut Report) {
     let lists: Vec<Operation> = operations
         .iter()
-        .filter(|o| matches!(o.op, Op::Append(_) | Op::Relay(..) | Op::Tell(_) | Op::List | Op::Spoil(_)))
+        .filter(|o| {
+            matches!(
+                o.op,
+                Op::Append(_) | Op::Relay(..) | Op::Tell(_) | Op::List | Op::Spoil(_)
+            )
+        })
         .cloned()
         .collect();
     let mut book = Book::default();
@@ -46,7 +51,8 @@ impl<'a> Book<'a> {
     fn read(&mut self, key: &'a str, operations: &[&'a Operation], report: &mut Report) {
         report.key = key.to_owned();
         for operation in operations {
-            if let Op::Append(value) | Op::Relay(value, _) | Op::Tell(value) | Op::Spoil(value) = operation.op {
+            if let Op::Append(value) | Op::Relay(value, _) | Op::Tell(value) | Op::Spoil(value) = operation.op
+            {
                 self.asked.insert(value, operation);
             }
         }
@@ -59,7 +65,11 @@ impl<'a> Book<'a> {
         looks.sort_by_key(|look| look.list.len());
         for pair in looks.windows(2) {
             if !pair[1].list.starts_with(&pair[0].list) {
-                let text = format!("a list of {} does not begin one of {}", pair[0].list.len(), pair[1].list.len());
+                let text = format!(
+                    "a list of {} does not begin one of {}",
+                    pair[0].list.len(),
+                    pair[1].list.len()
+                );
                 report.add(Law::Cycles, &[pair[0], pair[1]], text);
             }
         }
@@ -122,8 +132,15 @@ impl<'a> Book<'a> {
                 if let Some(other) = target.and_then(|to| self.lists.get(to.as_str()))
                     && !other.order.contains(value)
                 {
-                    let seen: Vec<&Operation> = [Some(*asked), list.look, other.look].into_iter().flatten().collect();
-                    report.add(Law::Arrived, &seen, format!("{value} was sent on and never arrived"));
+                    let seen: Vec<&Operation> = [Some(*asked), list.look, other.look]
+                        .into_iter()
+                        .flatten()
+                        .collect();
+                    report.add(
+                        Law::Arrived,
+                        &seen,
+                        format!("{value} was sent on and never arrived"),
+                    );
                 }
             }
         }
@@ -132,7 +149,11 @@ impl<'a> Book<'a> {
     fn graph(&self, report: &mut Report) {
         let mut graph = Graph::default();
         for (key, list) in &self.lists {
-            let nodes: Vec<usize> = list.order.iter().map(|value| self.node(&mut graph, key, *value)).collect();
+            let nodes: Vec<usize> = list
+                .order
+                .iter()
+                .map(|value| self.node(&mut graph, key, *value))
+                .collect();
             for pair in nodes.windows(2) {
                 graph.edge(pair[0], pair[1]);
             }
@@ -151,7 +172,9 @@ impl<'a> Book<'a> {
                 let Some(asked) = self.asked.get(value).filter(|o| o.key == *key) else {
                     continue;
                 };
-                let Some(target) = Self::target(asked) else { continue };
+                let Some(target) = Self::target(asked) else {
+                    continue;
+                };
                 let (sent, there) = (graph.node(Node::Of(asked)), graph.node(Node::Delivery(*value)));
                 graph.edge(sent, there);
                 if let Some(before) = before.insert(target, there) {
@@ -163,7 +186,10 @@ impl<'a> Book<'a> {
         let cycle = graph.cycle();
         if let Some(first) = cycle.first() {
             report.key.clone_from(&first.key);
-            let told: Vec<String> = cycle.iter().map(|o| format!("{} ({:?} of {})", o.id, o.op, o.key)).collect();
+            let told: Vec<String> = cycle
+                .iter()
+                .map(|o| format!("{} ({:?} of {})", o.id, o.op, o.key))
+                .collect();
             let text = format!("no order fits {}", told.join(" before "));
             report.add(Law::Cycles, &cycle, text);
         }
@@ -277,7 +303,9 @@ impl<'a> Graph<'a> {
         let mut path: Vec<usize> = Vec::new();
         while !path.contains(&at) {
             path.push(at);
-            let Some(back) = former.get(&at) else { return Vec::new() };
+            let Some(back) = former.get(&at) else {
+                return Vec::new();
+            };
             at = *back;
         }
         let from = path.iter().position(|n| *n == at).unwrap_or(0);

@@ -43,7 +43,15 @@ pub(super) fn check(operations: &[Operation], report: &mut Report) {
         let Some(last) = looks.last() else { continue };
         let (paid, got) = parts(last);
         let (look, value) = (last.operation, last.value);
-        accounts.insert(number, Account { look, value, paid, got });
+        accounts.insert(
+            number,
+            Account {
+                look,
+                value,
+                paid,
+                got,
+            },
+        );
         acknowledged(&placed, &accounts[&number], last, report);
     }
     for (number, account) in &accounts {
@@ -109,7 +117,11 @@ fn honest(account: &Account<'_>, asked: &BTreeMap<i64, &Operation>, report: &mut
 /// What arrived is what was sent, once, in order. A payer's book may have been looked at before the payment was made.
 fn arrivals(me: i64, account: &Account<'_>, accounts: &BTreeMap<i64, Account<'_>>, report: &mut Report) {
     for (from, payer) in accounts {
-        let sent = payer.paid.iter().filter(|(_, to)| *to == me).map(|(amount, _)| *amount);
+        let sent = payer
+            .paid
+            .iter()
+            .filter(|(_, to)| *to == me)
+            .map(|(amount, _)| *amount);
         let sent: Vec<i64> = sent.collect();
         let got = account.got.iter().filter(|(_, other)| other == from);
         let got: Vec<i64> = got.map(|(amount, _)| *amount).collect();
@@ -166,9 +178,19 @@ mod tests {
         let paid = (-11, &[4, 5, 1, 6, 1][..]);
         assert_eq!(looked(paid, (11, &[0, 5, 0, 6, 0])), []);
         assert_eq!(looked(paid, (5, &[0, 5, 0])), [Law::Arrived], "6 never arrived");
-        assert_eq!(looked(paid, (16, &[0, 5, 0, 6, 0, 5, 0])), [Law::Payments, Law::Arrived]);
-        assert_eq!(looked(paid, (11, &[0, 6, 0, 5, 0])), [Law::Payments], "out of order");
-        assert_eq!(looked(paid, (12, &[0, 5, 0, 6, 0])), [Law::Payments, Law::Arrived]);
+        assert_eq!(
+            looked(paid, (16, &[0, 5, 0, 6, 0, 5, 0])),
+            [Law::Payments, Law::Arrived]
+        );
+        assert_eq!(
+            looked(paid, (11, &[0, 6, 0, 5, 0])),
+            [Law::Payments],
+            "out of order"
+        );
+        assert_eq!(
+            looked(paid, (12, &[0, 5, 0, 6, 0])),
+            [Law::Payments, Law::Arrived]
+        );
         let spoilt = looked(paid, (18, &[0, 5, 0, 6, 0, 7, 0]));
         assert!(spoilt.contains(&Law::Honest), "{spoilt:?}");
         let forgot = looked((-5, &[2, 5, 1]), (5, &[0, 5, 0]));

@@ -102,7 +102,11 @@ fn all_came(operations: &[&Operation], life: &[Placed<'_>], last: &Placed<'_>, r
             && !seen.contains(&job)
         {
             let text = format!("message {job} was accepted, and nobody ever got it");
-            report.add(Law::Arrived, &[push.operation, empty.operation, last.operation], text);
+            report.add(
+                Law::Arrived,
+                &[push.operation, empty.operation, last.operation],
+                text,
+            );
         }
     }
 }

@@ -36,7 +36,9 @@ fn on_grid(last: &Placed<'_>, report: &mut Report) {
         let [which, due, fired] = *tick else { continue };
         let grid = usize::try_from(which).ok().and_then(|which| GRIDS_MS.get(which));
         let Some(grid) = grid else {
-            wrong(format!("a schedule ticked that was set by a turn which failed ({which})"));
+            wrong(format!(
+                "a schedule ticked that was set by a turn which failed ({which})"
+            ));
             continue;
         };
         if fired < due {
@@ -44,10 +46,14 @@ fn on_grid(last: &Placed<'_>, report: &mut Report) {
         }
         match before.insert(which, due) {
             Some(former) if former >= due => {
-                wrong(format!("schedule {which} ticked for {due} after it had for {former}"));
+                wrong(format!(
+                    "schedule {which} ticked for {due} after it had for {former}"
+                ));
             }
             Some(former) if (due - former) % grid != 0 => {
-                wrong(format!("schedule {which} ticked for {due}, off its grid from {former}"));
+                wrong(format!(
+                    "schedule {which} ticked for {due}, off its grid from {former}"
+                ));
             }
             _ => {}
         }
@@ -62,7 +68,9 @@ fn goes_on(operations: &[&Operation], life: &[Placed<'_>], last: &Placed<'_>, re
     let begun = life.iter().find(|p| {
         matches!(p.operation.op, Op::Begin(_)) && p.returned + SHOWS_WITHIN_NS < last.operation.invoke_ns
     });
-    let (Some(begun), true) = (begun, ended) else { return };
+    let (Some(begun), true) = (begun, ended) else {
+        return;
+    };
     for (which, grid) in (0..).zip(GRIDS_MS) {
         let ticks = last.operation.list.chunks(3).filter(|tick| tick[0] == which);
         let due = ticks.filter_map(|tick| tick.get(1)).max();
@@ -89,7 +97,9 @@ mod tests {
         sample
     }
 
-    const SOUND: [i64; 12] = [0, 60_100, 60_101, 1, 62_000, 62_003, 0, 62_500, 62_500, 1, 64_000, 64_000];
+    const SOUND: [i64; 12] = [
+        0, 60_100, 60_101, 1, 62_000, 62_003, 0, 62_500, 62_500, 1, 64_000, 64_000,
+    ];
 
     #[test]
     fn ticks_on_their_grids_are_sound() {
@@ -105,6 +115,10 @@ mod tests {
         assert_eq!(with([0, 62_901, 62_901]), [Law::Ticks], "off the grid");
         assert_eq!(with([2, 62_900, 62_901]), [Law::Ticks], "nobody's");
         assert_eq!(laws(check, &looked(99_000, &SOUND)), [Law::Arrived], "it stopped");
-        assert_eq!(laws(check, &looked(64_000, &[])), [Law::Arrived], "it never began");
+        assert_eq!(
+            laws(check, &looked(64_000, &[])),
+            [Law::Arrived],
+            "it never began"
+        );
     }
 }

@@ -36,7 +36,9 @@ fn in_order(life: &[Placed<'_>], report: &mut Report) {
         // As they came.
         events.sort_by_key(|(_, event)| event.operation.id);
         for pair in events.windows(2) {
-            let [(place, one), (next, two)] = pair else { continue };
+            let [(place, one), (next, two)] = pair else {
+                continue;
+            };
             let sound = match one.meta.epoch == two.meta.epoch {
                 true => *next == place + 1,
                 false => next > place && two.meta.epoch > one.meta.epoch,
@@ -114,7 +116,11 @@ mod tests {
         assert_eq!(laws(check, &gap), [Law::Events]);
         let mut later_owner = sound();
         later_owner.ok(Op::Heard(4, 9), (31, 31), 0, &[], 2, 5);
-        assert_eq!(laws(check, &later_owner), [], "another owner's listener may have heard the third");
+        assert_eq!(
+            laws(check, &later_owner),
+            [],
+            "another owner's listener may have heard the third"
+        );
         let mut never = sound();
         never.ok(Op::Heard(3, 9), (31, 31), 0, &[], 1, 4);
         never.ok(Op::List, (32, 40), 2, &[7, 8], 2, 3);

@@ -3,12 +3,14 @@
 //! Invariant: after [`Nemesis::heal`] nothing is wrong any more, and every node runs again. Each event is in the history
 //! as a mark, and counted when it really strikes.
 
+mod disks;
+mod links;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clinch::simulate::{LinkRule, Machine, Simulation};
 use clinch_storage::{SimCounts, SimFaults};
-use clinch_types::{NodeId, ShardId};
 use rand::Rng as _;
 use rand::rngs::StdRng;
 
@@ -168,44 +170,6 @@ impl Nemesis {
         }
     }
 
-    /// A node whose files were changed runs again: it has noticed and serves no more what it lost, or its log had all of it.
-    fn look_at_rot(&mut self, sim: &mut Simulation) {
-        let Some(node) = self.rot.as_ref().map(|rot| rot.node) else {
-            return;
-        };
-        if sim.node(node).is_none() {
-            return;
-        }
-        let Some(rot) = self.rot.take() else { return };
-        if !sim.has_lost_state(node) {
-            self.fired.add("rot-repaired", 1);
-            return;
-        }
-        self.recorder
-            .mark(format!("node {} serves no more what it lost", node + 1));
-        self.fired.add("state-rot-detected", 1);
-        // An operator brings the store back.
-        sim.kill(node);
-        sim.disk(node).overwrite(&rot.name, rot.bytes);
-        self.restart_within(sim, node, 1000);
-    }
-
-    fn judge_failure(&mut self, sim: &mut Simulation, node: usize, reason: &str) {
-        if let Some(rot) = self.rot.take_if(|rot| rot.node == node) {
-            // It noticed: what an operator does then is to bring the file back.
-            self.fired.add("bit-rot-detected", 1);
-            sim.disk(node).overwrite(&rot.name, rot.bytes);
-            return;
-        }
-        let faults = [Fault::FailingSync, Fault::FullDisk, Fault::LyingSync];
-        if !faults.iter().any(|fault| self.plan.faults.contains(fault)) {
-            self.broken.push(Broken {
-                law: "A13 a sound node goes on".into(),
-                text: format!("node {} gave up: {reason}", node + 1),
-            });
-        }
-    }
-
     fn restart_within(&mut self, sim: &Simulation, node: usize, most_ms: u64) {
         let at = sim.now() + Duration::from_millis(self.rng.random_range(20..most_ms));
         self.down.insert(node, at);
@@ -362,171 +326,12 @@ impl Nemesis {
         self.places.arm(sim, node, place, after);
     }
 
-    /// An owner stands still for longer than its lease and then does not hear what has become of it.
-    fn zombie(&mut self, sim: &mut Simulation) -> Option<String> {
-        let shard = ShardId(self.rng.random_range(0..self.shards));
-        let seer = self.running(sim).into_iter().find_map(|node| sim.node(node))?;
-        let owner = usize::try_from(seer.owner_of(shard)?.0).ok()?.checked_sub(1)?;
-        if !self.running(sim).contains(&owner) {
-            return None;
-        }
-        let time = Duration::from_millis(self.rng.random_range(1200..5000));
-        sim.pause(owner, time);
-        let links = self.cut_inward(sim, owner);
-        let deaf = u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 2);
-        self.later(sim, deaf + 200..deaf + 2500, Undo::Join(links));
-        Some(format!("node {}, owner of shard {shard}, for {time:?}", owner + 1))
-    }
-
-    /// Loses everything that other nodes send to this one.
-    fn cut_inward(&self, sim: &mut Simulation, node: usize) -> Vec<(Machine, Machine)> {
-        let me = sim.machine(node);
-        let links = self.links_of(sim, node).into_iter().filter(|(_, to)| *to == me);
-        let links: Vec<(Machine, Machine)> = links.collect();
-        for (from, to) in &links {
-            sim.world().cut(*from, *to);
-        }
-        links
-    }
-
-    /// Something is wrong with a disk for a while.
-    fn trouble_disk(&mut self, sim: &Simulation, fault: Fault, node: usize) {
-        match fault {
-            Fault::SlowSync => {
-                self.disks[node].sync_latency = (Duration::from_millis(1), Duration::from_millis(30));
-                self.set_disk(sim, node);
-                self.later(sim, 200..5000, Undo::Disk(node, calm_sync));
-            }
-            Fault::FailingSync => {
-                self.disks[node].sync_fails = 0.3;
-                self.set_disk(sim, node);
-                self.later(sim, 50..1000, Undo::Disk(node, |faults| faults.sync_fails = 0.0));
-            }
-            Fault::FullDisk => {
-                let disk = sim.disk(node);
-                let used: usize = disk
-                    .names()
-                    .iter()
-                    .filter_map(|n| disk.read(n))
-                    .map(|b| b.len())
-                    .sum();
-                self.disks[node].capacity = Some(used as u64 + self.rng.random_range(0..100_000));
-                self.set_disk(sim, node);
-                self.later(sim, 500..6000, Undo::Disk(node, |faults| faults.capacity = None));
-            }
-            _ => {}
-        }
-    }
-
     fn end_node(&mut self, sim: &mut Simulation, node: usize, kill: bool) {
         match kill {
             true => sim.kill(node),
             false => sim.power_loss(node),
         }
         self.restart_within(sim, node, 4000);
-    }
-
-    /// Moves a shard to another node; often the old owner is cut off while that happens, and hears nothing of its end.
-    fn hand_over(&mut self, sim: &mut Simulation, node: usize) -> Option<String> {
-        let shard = ShardId(self.rng.random_range(0..self.shards));
-        let owner = sim.node(node)?.owner_of(shard)?;
-        let from = usize::try_from(owner.0).ok()?.checked_sub(1)?;
-        let to = (from + self.rng.random_range(1..sim.len())) % sim.len();
-        sim.node(from)?.hand_over(shard, NodeId(to as u64 + 1));
-        if self.rng.random_bool(0.5) {
-            self.later(sim, 1..12, Undo::Deafen(from));
-        }
-        Some(format!("shard {shard} from node {} to node {}", from + 1, to + 1))
-    }
-
-    /// Changes one bit in the log or the state store of a node that is off. One such file at a time: a minority may be
-    /// damaged.
-    fn rot(&mut self, sim: &mut Simulation, fault: Fault, node: usize) -> Option<String> {
-        if self.rot.is_some() {
-            return None;
-        }
-        sim.kill(node);
-        self.restart_within(sim, node, 1000);
-        let disk = sim.disk(node);
-        let names: Vec<String> = disk
-            .names()
-            .into_iter()
-            .filter(|name| match fault {
-                Fault::StateRot => name == "state.map",
-                _ => name.starts_with("log/"),
-            })
-            .collect();
-        if names.is_empty() {
-            return None;
-        }
-        let name = names[self.rng.random_range(0..names.len())].clone();
-        let bytes = disk.read(&name)?;
-        // Mostly where something is written.
-        let used = bytes.iter().rposition(|byte| *byte != 0)? + 1;
-        let mut changed = bytes.clone();
-        changed[self.rng.random_range(0..used)] ^= 1 << self.rng.random_range(0..8u8);
-        disk.overwrite(&name, changed);
-        self.rot = Some(Rot {
-            node,
-            name: name.clone(),
-            bytes,
-        });
-        Some(format!("node {}, {name}", node + 1))
-    }
-
-    /// Both directions between a node and every other node.
-    fn links_of(&self, sim: &Simulation, node: usize) -> Vec<(Machine, Machine)> {
-        let me = sim.machine(node);
-        let others = (0..sim.len())
-            .filter(|other| *other != node)
-            .map(|other| sim.machine(other));
-        others.flat_map(|other| [(me, other), (other, me)]).collect()
-    }
-
-    fn partition(&mut self, sim: &mut Simulation, fault: Fault, node: usize) -> Option<String> {
-        let count = sim.len();
-        let machine = |index: usize| sim.machine(index % count);
-        let both = |a: Machine, b: Machine| [(a, b), (b, a)];
-        let links: Vec<(Machine, Machine)> = match fault {
-            Fault::Isolate => self.links_of(sim, node),
-            Fault::IsolateAll => {
-                let me = sim.machine(node);
-                let clients = self.clients.iter().flat_map(|client| both(me, *client));
-                self.links_of(sim, node).into_iter().chain(clients).collect()
-            }
-            Fault::Bridge => both(machine(node), machine(node + 1)).to_vec(),
-            Fault::Ring => (0..count)
-                .flat_map(|a| (a + 2..count).map(move |b| (a, b)))
-                .filter(|(a, b)| (b + 1) % count != *a)
-                .flat_map(|(a, b)| both(sim.machine(a), sim.machine(b)))
-                .collect(),
-            Fault::OneWay => vec![(
-                machine(node),
-                machine(node + 1 + self.rng.random_range(0..count - 1)),
-            )],
-            Fault::ClientCut => {
-                let share = self.rng.random_range(0.2..0.8);
-                let mut links = Vec::new();
-                for client in &self.clients {
-                    for other in 0..count {
-                        if self.rng.random_bool(share) {
-                            links.extend(both(sim.machine(other), *client));
-                        }
-                    }
-                }
-                links
-            }
-            _ => return None,
-        };
-        if links.is_empty() {
-            return None;
-        }
-        for (from, to) in &links {
-            sim.world().cut(*from, *to);
-        }
-        let what = format!("node {}, {} directions", node + 1, links.len());
-        self.later(sim, 100..6000, Undo::Join(links));
-        Some(what)
     }
 
     fn later(&mut self, sim: &Simulation, within_ms: std::ops::Range<u64>, undo: Undo) {
@@ -564,10 +369,6 @@ impl Nemesis {
                 }
             }
         }
-    }
-
-    fn set_disk(&self, sim: &Simulation, node: usize) {
-        sim.disk(node).set_faults(self.disks[node].clone());
     }
 
     /// Ends everything that is wrong and starts every node that is off.
@@ -655,8 +456,4 @@ fn skews(sim: &mut Simulation) -> Vec<i64> {
             sim.world().clock(machine).skew_ms()
         })
         .collect()
-}
-
-fn calm_sync(faults: &mut SimFaults) {
-    faults.sync_latency = (Duration::from_micros(100), Duration::from_millis(2));
 }

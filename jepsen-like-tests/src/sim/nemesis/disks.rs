@@ -1,0 +1,122 @@
+//! What goes wrong with the disks of nodes, and how it shows that they have noticed.
+
+use std::time::Duration;
+
+use clinch::simulate::Simulation;
+use clinch_storage::SimFaults;
+use rand::Rng as _;
+
+use super::{Nemesis, Rot, Undo};
+use crate::sim::{Broken, Fault};
+
+impl Nemesis {
+    /// Something is wrong with a disk for a while.
+    pub(super) fn trouble_disk(&mut self, sim: &Simulation, fault: Fault, node: usize) {
+        match fault {
+            Fault::SlowSync => {
+                self.disks[node].sync_latency = (Duration::from_millis(1), Duration::from_millis(30));
+                self.set_disk(sim, node);
+                self.later(sim, 200..5000, Undo::Disk(node, calm_sync));
+            }
+            Fault::FailingSync => {
+                self.disks[node].sync_fails = 0.3;
+                self.set_disk(sim, node);
+                self.later(sim, 50..1000, Undo::Disk(node, |faults| faults.sync_fails = 0.0));
+            }
+            Fault::FullDisk => {
+                let disk = sim.disk(node);
+                let used: usize = disk
+                    .names()
+                    .iter()
+                    .filter_map(|n| disk.read(n))
+                    .map(|b| b.len())
+                    .sum();
+                self.disks[node].capacity = Some(used as u64 + self.rng.random_range(0..100_000));
+                self.set_disk(sim, node);
+                self.later(sim, 500..6000, Undo::Disk(node, |faults| faults.capacity = None));
+            }
+            _ => {}
+        }
+    }
+
+    /// Changes one bit in the log or the state store of a node that is off. One such file at a time: a minority may be
+    /// damaged.
+    pub(super) fn rot(&mut self, sim: &mut Simulation, fault: Fault, node: usize) -> Option<String> {
+        if self.rot.is_some() {
+            return None;
+        }
+        sim.kill(node);
+        self.restart_within(sim, node, 1000);
+        let disk = sim.disk(node);
+        let names: Vec<String> = disk
+            .names()
+            .into_iter()
+            .filter(|name| match fault {
+                Fault::StateRot => name == "state.map",
+                _ => name.starts_with("log/"),
+            })
+            .collect();
+        if names.is_empty() {
+            return None;
+        }
+        let name = names[self.rng.random_range(0..names.len())].clone();
+        let bytes = disk.read(&name)?;
+        // Mostly where something is written.
+        let used = bytes.iter().rposition(|byte| *byte != 0)? + 1;
+        let mut changed = bytes.clone();
+        changed[self.rng.random_range(0..used)] ^= 1 << self.rng.random_range(0..8u8);
+        disk.overwrite(&name, changed);
+        self.rot = Some(Rot {
+            node,
+            name: name.clone(),
+            bytes,
+        });
+        Some(format!("node {}, {name}", node + 1))
+    }
+
+    /// A node whose files were changed runs again: it has noticed and serves no more what it lost, or its log had all of it.
+    pub(super) fn look_at_rot(&mut self, sim: &mut Simulation) {
+        let Some(node) = self.rot.as_ref().map(|rot| rot.node) else {
+            return;
+        };
+        if sim.node(node).is_none() {
+            return;
+        }
+        let Some(rot) = self.rot.take() else { return };
+        if !sim.has_lost_state(node) {
+            self.fired.add("rot-repaired", 1);
+            return;
+        }
+        self.recorder
+            .mark(format!("node {} serves no more what it lost", node + 1));
+        self.fired.add("state-rot-detected", 1);
+        // An operator brings the store back.
+        sim.kill(node);
+        sim.disk(node).overwrite(&rot.name, rot.bytes);
+        self.restart_within(sim, node, 1000);
+    }
+
+    pub(super) fn judge_failure(&mut self, sim: &mut Simulation, node: usize, reason: &str) {
+        if let Some(rot) = self.rot.take_if(|rot| rot.node == node) {
+            // It noticed: what an operator does then is to bring the file back.
+            self.fired.add("bit-rot-detected", 1);
+            sim.disk(node).overwrite(&rot.name, rot.bytes);
+            return;
+        }
+        let faults = [Fault::FailingSync, Fault::FullDisk, Fault::LyingSync];
+        if !faults.iter().any(|fault| self.plan.faults.contains(fault)) {
+            self.broken.push(Broken {
+                law: "A13 a sound node goes on".into(),
+                text: format!("node {} gave up: {reason}", node + 1),
+            });
+        }
+    }
+
+    pub(super) fn set_disk(&self, sim: &Simulation, node: usize) {
+        sim.disk(node).set_faults(self.disks[node].clone());
+    }
+}
+
+fn calm_sync(faults: &mut SimFaults) {
+    faults.sync_latency = (Duration::from_micros(100), Duration::from_millis(2));
+}

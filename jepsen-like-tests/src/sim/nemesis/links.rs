@@ -1,0 +1,110 @@
+//! What goes wrong between machines: partitions of every kind, owners that are replaced without hearing of it.
+
+use std::time::Duration;
+
+use clinch::simulate::{Machine, Simulation};
+use clinch_types::{NodeId, ShardId};
+use rand::Rng as _;
+
+use super::{Nemesis, Undo};
+use crate::sim::Fault;
+
+impl Nemesis {
+    /// Moves a shard to another node; often the old owner is cut off while that happens, and hears nothing of its end.
+    pub(super) fn hand_over(&mut self, sim: &mut Simulation, node: usize) -> Option<String> {
+        let shard = ShardId(self.rng.random_range(0..self.shards));
+        let owner = sim.node(node)?.owner_of(shard)?;
+        let from = usize::try_from(owner.0).ok()?.checked_sub(1)?;
+        let to = (from + self.rng.random_range(1..sim.len())) % sim.len();
+        sim.node(from)?.hand_over(shard, NodeId(to as u64 + 1));
+        if self.rng.random_bool(0.5) {
+            self.later(sim, 1..12, Undo::Deafen(from));
+        }
+        Some(format!("shard {shard} from node {} to node {}", from + 1, to + 1))
+    }
+
+    /// An owner stands still for longer than its lease and then does not hear what has become of it.
+    pub(super) fn zombie(&mut self, sim: &mut Simulation) -> Option<String> {
+        let shard = ShardId(self.rng.random_range(0..self.shards));
+        let seer = self.running(sim).into_iter().find_map(|node| sim.node(node))?;
+        let owner = usize::try_from(seer.owner_of(shard)?.0).ok()?.checked_sub(1)?;
+        if !self.running(sim).contains(&owner) {
+            return None;
+        }
+        let time = Duration::from_millis(self.rng.random_range(1200..5000));
+        sim.pause(owner, time);
+        let links = self.cut_inward(sim, owner);
+        let deaf = u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 2);
+        self.later(sim, deaf + 200..deaf + 2500, Undo::Join(links));
+        Some(format!(
+            "node {}, owner of shard {shard}, for {time:?}",
+            owner + 1
+        ))
+    }
+
+    /// Loses everything that other nodes send to this one.
+    pub(super) fn cut_inward(&self, sim: &mut Simulation, node: usize) -> Vec<(Machine, Machine)> {
+        let me = sim.machine(node);
+        let links = self.links_of(sim, node).into_iter().filter(|(_, to)| *to == me);
+        let links: Vec<(Machine, Machine)> = links.collect();
+        for (from, to) in &links {
+            sim.world().cut(*from, *to);
+        }
+        links
+    }
+
+    /// Both directions between a node and every other node.
+    pub(super) fn links_of(&self, sim: &Simulation, node: usize) -> Vec<(Machine, Machine)> {
+        let me = sim.machine(node);
+        let others = (0..sim.len())
+            .filter(|other| *other != node)
+            .map(|other| sim.machine(other));
+        others.flat_map(|other| [(me, other), (other, me)]).collect()
+    }
+
+    pub(super) fn partition(&mut self, sim: &mut Simulation, fault: Fault, node: usize) -> Option<String> {
+        let count = sim.len();
+        let machine = |index: usize| sim.machine(index % count);
+        let both = |a: Machine, b: Machine| [(a, b), (b, a)];
+        let links: Vec<(Machine, Machine)> = match fault {
+            Fault::Isolate => self.links_of(sim, node),
+            Fault::IsolateAll => {
+                let me = sim.machine(node);
+                let clients = self.clients.iter().flat_map(|client| both(me, *client));
+                self.links_of(sim, node).into_iter().chain(clients).collect()
+            }
+            Fault::Bridge => both(machine(node), machine(node + 1)).to_vec(),
+            Fault::Ring => (0..count)
+                .flat_map(|a| (a + 2..count).map(move |b| (a, b)))
+                .filter(|(a, b)| (b + 1) % count != *a)
+                .flat_map(|(a, b)| both(sim.machine(a), sim.machine(b)))
+                .collect(),
+            Fault::OneWay => vec![(
+                machine(node),
+                machine(node + 1 + self.rng.random_range(0..count - 1)),
+            )],
+            Fault::ClientCut => {
+                let share = self.rng.random_range(0.2..0.8);
+                let mut links = Vec::new();
+                for client in &self.clients {
+                    for other in 0..count {
+                        if self.rng.random_bool(share) {
+                            links.extend(both(sim.machine(other), *client));
+                        }
+                    }
+                }
+                links
+            }
+            _ => return None,
+        };
+        if links.is_empty() {
+            return None;
+        }
+        for (from, to) in &links {
+            sim.world().cut(*from, *to);
+        }
+        let what = format!("node {}, {} directions", node + 1, links.len());
+        self.later(sim, 100..6000, Undo::Join(links));
+        Some(what)
+    }
+}
