@@ -193,7 +193,7 @@ impl Owner {
         let run = entry.runs + 1;
         match entry.timing.next(entry.due, now, entry.missed) {
             Ok(Some(mut due)) => {
-                if planted!("tick-again") && run % 4 == 0 {
+                if planted!("tick-again") && run.is_multiple_of(4) {
                     due = entry.due;
                 }
                 let next = ScheduleEntry {

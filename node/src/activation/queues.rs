@@ -241,7 +241,7 @@ impl Owner {
             Settle::Reject(error) => Err(error),
         };
         // Mostly: one that never went would be missed by nobody who looks for loss.
-        if !(planted!("settled-stays") && number.0 % 4 == 0) {
+        if !(planted!("settled-stays") && number.0.is_multiple_of(4)) {
             self.delete(written, key);
         }
         if let Some(stock) = self.stock(id) {

@@ -6,13 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Law, Placed, Report, by_key, placed};
 use crate::history::{Op, Operation, Outcome};
 
+/// Of each payment its amount, and the other account.
+type Book = Vec<(i64, i64)>;
+
 /// The last look at one account.
 struct Account<'a> {
     look: &'a Operation,
     value: i64,
-    /// Amount, and the other.
-    paid: Vec<(i64, i64)>,
-    got: Vec<(i64, i64)>,
+    paid: Book,
+    got: Book,
 }
 
 pub(super) fn check(operations: &[Operation], report: &mut Report) {
@@ -69,7 +71,7 @@ fn number(key: &str) -> Option<i64> {
     key.get(1..)?.parse().ok()
 }
 
-fn parts(look: &Placed<'_>) -> (Vec<(i64, i64)>, Vec<(i64, i64)>) {
+fn parts(look: &Placed<'_>) -> (Book, Book) {
     let list = &look.operation.list;
     let count = list.first().and_then(|n| usize::try_from(*n).ok()).unwrap_or(0);
     let rest = list.get(1..).unwrap_or_default();
