@@ -274,7 +274,7 @@ impl PlantedArgs {
     /// Every chosen bug on its seeds.
     ///
     /// # Errors
-    /// As [`PlantedArgs::chosen`], and when processes cannot be started.
+    /// When a bug is named that there is none of, or processes cannot be started.
     pub fn run(&self) -> anyhow::Result<Vec<Score>> {
         let mut scores = Vec::new();
         for bug in self.chosen()? {
