@@ -22,6 +22,9 @@ pub struct StorageOptions {
     pub free_segments_max: usize,
     /// Most keys a checkpoint writes into the state store at once. Default: 2,048.
     pub checkpoint_keys: usize,
+    /// Most memory that applied writes may take while they wait for a checkpoint, over all groups, in bytes; applying waits
+    /// for it. Default: 128 MiB.
+    pub waiting_bytes_max: u64,
     /// What moves the log writer. Default: a thread.
     pub driver: Driver,
 }
@@ -47,6 +50,7 @@ impl Default for StorageOptions {
             read_bytes_max: 1 << 20,
             free_segments_max: 2,
             checkpoint_keys: 2048,
+            waiting_bytes_max: 128 << 20,
             driver: Driver::Thread,
         }
     }
@@ -79,8 +83,14 @@ impl StorageOptions {
                 self.log_bytes_max, self.segment_bytes
             ));
         }
-        if self.batch_bytes == 0 || self.read_bytes_max == 0 || self.checkpoint_keys == 0 {
-            return bad("batch_bytes, read_bytes_max and checkpoint_keys must not be 0".into());
+        if self.batch_bytes == 0
+            || self.read_bytes_max == 0
+            || self.checkpoint_keys == 0
+            || self.waiting_bytes_max == 0
+        {
+            return bad(
+                "batch_bytes, read_bytes_max, checkpoint_keys and waiting_bytes_max must not be 0".into(),
+            );
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ use crate::error::Poison;
 use crate::log::Log;
 use crate::machine::applied::Applied;
 use crate::machine::cell::{Cell, Phase};
+use crate::machine::waiting::Waiting;
 use crate::machine::{checkpoint, keys};
 use crate::node_meta::NodeMeta;
 use crate::store::StateStore;
@@ -37,6 +38,7 @@ pub(crate) struct Core {
     pub(crate) store: Arc<dyn StateStore>,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) poison: Poison,
+    pub(crate) waiting: Arc<Waiting>,
     cells: Mutex<BTreeMap<GroupId, Arc<Cell>>>,
     meta: Mutex<NodeMeta>,
     numbers: AtomicU64,
@@ -77,6 +79,7 @@ impl Core {
             group,
             Arc::clone(&self.store),
             self.poison.clone(),
+            Arc::clone(&self.waiting),
             stored,
             lost,
         ));
@@ -105,6 +108,7 @@ impl Storage {
         let meta = NodeMeta::open(&*disk)?;
         let log = Arc::new(Log::open(&options, &disk, poison.clone())?);
         let core = Arc::new(Core {
+            waiting: Arc::new(Waiting::new(options.waiting_bytes_max)),
             options,
             log,
             store,
@@ -197,6 +201,7 @@ impl Storage {
                 self.core.poison.check()?;
                 if matches!(state.phase, Phase::Idle | Phase::Lost) {
                     state.phase = Phase::Lost;
+                    cell.waiting.moved(state.overlay.cost(), 0);
                     state.overlay.clear();
                     state.applied = Applied::default();
                     state.flushed = Applied::default();

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use super::applied::Applied;
 use super::keys::{self, PREFIX};
 use super::overlay::{Held, Overlay};
+use super::waiting::Waiting;
 use crate::GroupId;
 use crate::error::Poison;
 use crate::store::{StateStore, is_empty_range};
@@ -51,6 +52,8 @@ pub(crate) struct Cell {
     pub(crate) group: GroupId,
     pub(crate) store: Arc<dyn StateStore>,
     pub(crate) poison: Poison,
+    /// Of all groups together.
+    pub(crate) waiting: Arc<Waiting>,
     pub(crate) state: RwLock<State>,
     /// Told whenever the phase goes back to idle.
     pub(crate) idle: Notify,
@@ -67,6 +70,7 @@ impl Cell {
         group: GroupId,
         store: Arc<dyn StateStore>,
         poison: Poison,
+        waiting: Arc<Waiting>,
         stored: Applied,
         lost: bool,
     ) -> Self {
@@ -81,6 +85,7 @@ impl Cell {
             group,
             store,
             poison,
+            waiting,
             state: RwLock::new(state),
             idle: Notify::new(),
         }

@@ -85,7 +85,9 @@ impl Written {
     pub(crate) fn finish(self) {
         fp!("checkpoint.flushed");
         let mut state = self.cell.state.write();
+        let before = state.overlay.cost();
         state.overlay.thaw();
+        self.cell.waiting.moved(before, state.overlay.cost());
         state.flushed = self.applied;
         state.phase = Phase::Idle;
         drop(state);

@@ -9,6 +9,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod keys;
 mod overlay;
 mod reader;
+pub(crate) mod waiting;
 
 use std::io;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 
 use self::cell::{Cell, Phase, State};
 pub use self::reader::{GroupReader, GroupStats};
+use crate::GroupId;
 use crate::raft::{Entry, EntryPayload, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::snapshot::{self, SnapshotData, SnapshotSource};
 use crate::storage::Core;
@@ -58,6 +60,7 @@ impl Cell {
             EntryPayload::Normal(batch) => {
                 // Up to the fuzzy end the store may hold keys that were not born yet at this entry.
                 let trust_fresh = state.applied.fuzzy_end.is_none_or(|end| entry.log_id.index > end);
+                let before = state.overlay.cost();
                 for mutation in batch.mutations() {
                     let mutation = mutation.map_err(|error| {
                         self.poison
@@ -65,6 +68,7 @@ impl Cell {
                     })?;
                     state.overlay.apply(mutation.key, mutation.write, trust_fresh);
                 }
+                self.waiting.moved(before, state.overlay.cost());
             }
             EntryPayload::Membership(membership) => {
                 state.applied.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
@@ -107,6 +111,10 @@ impl RaftStateMachine<TypeConfig> for GroupMachine {
         S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
     {
         while let Some((entry, responder)) = entries.try_next().await? {
+            // The control group is small, and everything else needs it.
+            if self.cell.group != GroupId::CONTROL {
+                self.cell.waiting.room(&self.cell.poison).await?;
+            }
             fp!("machine.before_apply");
             self.cell.apply_entry(&entry)?;
             fp!("machine.after_apply");

@@ -14,6 +14,9 @@ use bytes::Bytes;
 use crate::Write;
 use crate::store::is_empty_range;
 
+/// What a key takes beside its bytes and those of its value: its place in the map, about.
+const KEY_COST: u64 = 128;
+
 /// What a key has become.
 #[derive(Debug, Clone)]
 pub(crate) struct Held {
@@ -32,6 +35,7 @@ pub(crate) struct Overlay {
     active: Generation,
     flushing: Option<Arc<Generation>>,
     active_bytes: u64,
+    flushing_cost: u64,
 }
 
 impl Overlay {
@@ -96,6 +100,7 @@ impl Overlay {
     /// Starts a checkpoint: what has been applied so far becomes the older generation.
     pub(crate) fn freeze(&mut self) -> Arc<Generation> {
         debug_assert!(self.flushing.is_none(), "one checkpoint at a time");
+        self.flushing_cost = self.active_cost();
         self.active_bytes = 0;
         let frozen = Arc::new(std::mem::take(&mut self.active));
         self.flushing = Some(Arc::clone(&frozen));
@@ -105,10 +110,20 @@ impl Overlay {
     /// Ends a checkpoint: the store has the older generation.
     pub(crate) fn thaw(&mut self) {
         self.flushing = None;
+        self.flushing_cost = 0;
     }
 
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
+    }
+
+    /// Memory that both generations take, about, in bytes.
+    pub(crate) fn cost(&self) -> u64 {
+        self.active_cost() + self.flushing_cost
+    }
+
+    fn active_cost(&self) -> u64 {
+        self.active_bytes + self.active.len() as u64 * KEY_COST
     }
 
     /// Keys waiting for a checkpoint.

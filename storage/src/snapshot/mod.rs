@@ -120,6 +120,7 @@ pub(crate) async fn install(
     // From here on the old state is gone: an error leaves nothing that could be served.
     let applied = cell.guard(replace_state(core, cell, &received).await)?;
     let mut state = cell.state.write();
+    cell.waiting.moved(state.overlay.cost(), 0);
     state.overlay.clear();
     state.applied = applied.clone();
     state.flushed = applied;
@@ -307,6 +308,7 @@ fn redo(core: &Core, group: GroupId) -> Result<(), OpenError> {
         group,
         Arc::clone(&core.store),
         core.poison.clone(),
+        Arc::clone(&core.waiting),
         Applied::default(),
         false,
     );

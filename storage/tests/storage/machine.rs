@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use clinch_storage::raft::{Entry, EntryPayload, log_id};
-use clinch_storage::{BatchBuilder, DiskStore, Driver, GroupId, MemStore, SimDisk, StateStore, Storage};
+use clinch_storage::{
+    BatchBuilder, DiskStore, Driver, GroupId, MemStore, SimDisk, StateStore, Storage, StorageOptions,
+};
 use openraft::storage::{RaftLogStorage as _, RaftSnapshotBuilder as _, RaftStateMachine as _};
 use proptest::prelude::*;
 
@@ -117,6 +120,46 @@ async fn a_checkpoint_presses_when_many_bytes_wait_and_no_more_after_it() {
     assert!(index >= 30, "pressed at {index} MiB already");
     storage.checkpoint_blocking().unwrap();
     assert!(!storage.checkpoint_presses());
+}
+
+#[tokio::test(start_paused = true)]
+async fn applying_waits_for_a_checkpoint_when_too_much_waits_already_and_goes_on_after_it() {
+    let disk = SimDisk::new(1);
+    let options = StorageOptions {
+        waiting_bytes_max: 64 << 10,
+        ..small_options(Driver::Task)
+    };
+    let state = Arc::new(DiskStore::open(disk.mount()).unwrap());
+    let storage = Storage::open(options, disk.mount(), state).unwrap();
+    let (_, mut control, _) = storage.group(GroupId::CONTROL).unwrap();
+    let (_, mut machine, reader) = storage.group(A).unwrap();
+    let large = "x".repeat(16 << 10);
+    let writing = tokio::spawn(async move {
+        for index in 1..=32 {
+            let key = format!("k{index}");
+            apply(&mut machine, vec![put(1, index, &[(&key, Some(&large))])])
+                .await
+                .unwrap();
+        }
+    });
+    for round in 1..=20 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let applied = reader.stats().applied.unwrap();
+        assert!(
+            applied <= round * 5,
+            "{applied} entries of 16 KiB after {round} rounds"
+        );
+        if writing.is_finished() {
+            break;
+        }
+        // What all groups depend on does not wait for them.
+        apply(&mut control, vec![put(1, round, &[("c", Some("v"))])])
+            .await
+            .unwrap();
+        storage.checkpoint_blocking().unwrap();
+    }
+    writing.await.unwrap();
+    assert_eq!(reader.stats().applied, Some(32));
 }
 
 #[tokio::test(start_paused = true)]
