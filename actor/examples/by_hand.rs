@@ -28,6 +28,7 @@ impl Actor for Counter {
     const NAME: &'static str = "counter";
     type Handle = CounterHandle;
     type Vars = ();
+    type ConnState = ();
 
     fn spec() -> Spec<Self> {
         Spec::<Self>::from_default()

@@ -10,7 +10,9 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{ActionInfo, ActionKind, ActorOptions, Any, Args, BoxFuture, Ctx, Error, Hook, RawHandle};
+use crate::{
+    ActionInfo, ActionKind, ActorOptions, Any, Args, BoxFuture, Conn, Ctx, Error, Frame, Hook, RawHandle,
+};
 
 /// A durable, addressable object. The value is its persisted state.
 #[diagnostic::on_unimplemented(
@@ -26,6 +28,8 @@ pub trait Actor: Serialize + DeserializeOwned + Send + Sync + Sized + 'static {
     type Handle: From<RawHandle>;
     /// What an activation keeps beside the state, in memory only: connections, caches, channels. `()` for none.
     type Vars: Send + Sync + 'static;
+    /// What the actor keeps of each connection, stored with the connection. `()` for nothing.
+    type ConnState: Serialize + DeserializeOwned + Send + 'static;
 
     /// How actors of this type are run.
     fn options() -> ActorOptions {
@@ -56,6 +60,14 @@ impl Input {
     pub fn get<T: DeserializeOwned>(&self) -> Result<T, Error> {
         crate::args::optional("the input", self.0.as_deref())
     }
+
+    /// As [`Input::get`], of what is the parameters of a connection.
+    ///
+    /// # Errors
+    /// `actor.invalid_request` when they are missing or do not fit.
+    pub fn params<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        crate::args::optional("the connection parameters", self.0.as_deref())
+    }
 }
 
 /// Runs a `&mut self` action.
@@ -79,6 +91,53 @@ pub type CreateFn<A> = fn(Ctx<A>, Input) -> BoxFuture<'static, Result<A, Error>>
 /// Reads a state that an older version wrote.
 pub type MigrateFn<A> = fn(u32, &[u8]) -> Result<A, Error>;
 
+/// Looks at a connection that is to be opened: state, context, parameters.
+pub type BeforeConnectFn<A> = for<'a> fn(&'a A, Ctx<A>, Input) -> BoxFuture<'a, Result<(), Error>>;
+/// Makes the state of a connection: state, context, parameters.
+pub type ConnStateFn<A> =
+    for<'a> fn(&'a A, Ctx<A>, Input) -> BoxFuture<'a, Result<<A as Actor>::ConnState, Error>>;
+/// Is told of a connection.
+pub type ConnFn<A> = for<'a> fn(&'a mut A, Ctx<A>, Conn<A>) -> BoxFuture<'a, Result<(), Error>>;
+/// Takes a message of a raw WebSocket.
+pub type MessageFn<A> = for<'a> fn(&'a mut A, Ctx<A>, Conn<A>, Frame) -> BoxFuture<'a, Result<(), Error>>;
+/// Answers a raw HTTP request.
+pub type RequestFn<A> = for<'a> fn(
+    &'a mut A,
+    Ctx<A>,
+    http::Request<Bytes>,
+) -> BoxFuture<'a, Result<http::Response<Bytes>, Error>>;
+/// Says whether a client may subscribe to an event, or add to a queue: state, context, name.
+pub type AccessFn<A> = fn(&A, &Ctx<A>, &str) -> Result<bool, Error>;
+
+/// The hooks of connections and raw requests.
+pub(crate) struct ConnTable<A: Actor> {
+    pub(crate) before: Option<BeforeConnectFn<A>>,
+    pub(crate) state: Option<ConnStateFn<A>>,
+    pub(crate) connected: Option<ConnFn<A>>,
+    pub(crate) disconnected: Option<ConnFn<A>>,
+    pub(crate) websocket: Option<ConnFn<A>>,
+    pub(crate) message: Option<MessageFn<A>>,
+    pub(crate) request: Option<RequestFn<A>>,
+    pub(crate) can_subscribe: Option<AccessFn<A>>,
+    pub(crate) can_publish: Option<AccessFn<A>>,
+}
+
+impl<A: Actor> Default for ConnTable<A> {
+    fn default() -> Self {
+        Self {
+            before: None,
+            state: None,
+            connected: None,
+            disconnected: None,
+            websocket: None,
+            message: None,
+            request: None,
+            can_subscribe: None,
+            can_publish: None,
+        }
+    }
+}
+
 pub(crate) enum Run<A> {
     Exclusive(ExclusiveFn<A>),
     Shared(SharedFn<A>),
@@ -86,7 +145,7 @@ pub(crate) enum Run<A> {
 }
 
 /// The table of an actor's actions and hooks.
-pub struct Spec<A> {
+pub struct Spec<A: Actor> {
     pub(crate) infos: Vec<ActionInfo>,
     pub(crate) runs: Vec<Run<A>>,
     pub(crate) hooks: Vec<(Hook, HookFn<A>)>,
@@ -96,6 +155,7 @@ pub struct Spec<A> {
     pub(crate) run: Option<RunFn<A>>,
     pub(crate) on_state_change: Option<StateChangeFn<A>>,
     pub(crate) before_response: Option<ResponseFn<A>>,
+    pub(crate) conns: ConnTable<A>,
 }
 
 /// [`VarsFn`] without the type of the variables.
@@ -143,6 +203,7 @@ impl<A: Actor> Spec<A> {
             run: None,
             on_state_change: None,
             before_response: None,
+            conns: ConnTable::default(),
         }
     }
 
@@ -207,6 +268,69 @@ impl<A: Actor> Spec<A> {
     #[must_use]
     pub fn before_action_response(mut self, pass: ResponseFn<A>) -> Self {
         self.before_response = Some(pass);
+        self
+    }
+
+    /// Sets who may connect: nothing of a connection happens before it says `Ok`.
+    #[must_use]
+    pub fn before_connect(mut self, hook: BeforeConnectFn<A>) -> Self {
+        self.conns.before = Some(hook);
+        self
+    }
+
+    /// Sets how the state of a connection is made; with `ConnState = ()` it is not needed.
+    #[must_use]
+    pub fn conn_state(mut self, make: ConnStateFn<A>) -> Self {
+        self.conns.state = Some(make);
+        self
+    }
+
+    /// Sets what is told of a new connection, before anything else of it is answered.
+    #[must_use]
+    pub fn on_connect(mut self, hook: ConnFn<A>) -> Self {
+        self.conns.connected = Some(hook);
+        self
+    }
+
+    /// Sets what is told of the end of a connection, once for every way of ending.
+    #[must_use]
+    pub fn on_disconnect(mut self, hook: ConnFn<A>) -> Self {
+        self.conns.disconnected = Some(hook);
+        self
+    }
+
+    /// Sets what is told of a new raw WebSocket, after `on_connect`.
+    #[must_use]
+    pub fn on_websocket(mut self, hook: ConnFn<A>) -> Self {
+        self.conns.websocket = Some(hook);
+        self
+    }
+
+    /// Sets what takes the messages of raw WebSockets, one turn each.
+    #[must_use]
+    pub fn on_message(mut self, hook: MessageFn<A>) -> Self {
+        self.conns.message = Some(hook);
+        self
+    }
+
+    /// Sets what answers raw HTTP requests, one turn each.
+    #[must_use]
+    pub fn on_request(mut self, hook: RequestFn<A>) -> Self {
+        self.conns.request = Some(hook);
+        self
+    }
+
+    /// Sets who may subscribe to an event. Without it everybody connected may.
+    #[must_use]
+    pub fn can_subscribe(mut self, hook: AccessFn<A>) -> Self {
+        self.conns.can_subscribe = Some(hook);
+        self
+    }
+
+    /// Sets who may add to a queue from outside. Without it everybody may.
+    #[must_use]
+    pub fn can_publish(mut self, hook: AccessFn<A>) -> Self {
+        self.conns.can_publish = Some(hook);
         self
     }
 

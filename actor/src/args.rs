@@ -46,6 +46,11 @@ impl Args {
         })
     }
 
+    /// How many are left.
+    pub(crate) fn len(&self) -> usize {
+        self.values.len()
+    }
+
     /// The next argument; `name` is for the error.
     ///
     /// # Errors

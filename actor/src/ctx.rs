@@ -6,14 +6,15 @@ use std::any::{Any, TypeId};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use clinch_types::{ActorId, Epoch, Key, NodeId, RegionId, RequestId, WallMs};
+use clinch_types::{ActorId, ConnId, Epoch, Key, NodeId, RegionId, RequestId, WallMs};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
+use crate::conn::event_out;
 use crate::error::IntoActionError;
 use crate::turn::Effect;
 use crate::typed::{borrowed, unique};
 use crate::{
-    Actor, EmittedBy, Error, EventOut, FireInfo, FromKey, Input, IntoKey, Kv, Origin, Queue, RawHandle,
+    Actor, Audience, Conn, EmittedBy, Error, FireInfo, FromKey, Input, IntoKey, Kv, Origin, Queue, RawHandle,
     Schedules, Spawn, Turn,
 };
 
@@ -209,6 +210,22 @@ impl<A> Ctx<A> {
         self.turn.span()
     }
 
+    /// A header of the request that this turn came in with, by its name in any case. Of a call over a connection: none,
+    /// the request that opened it had them.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.turn.visit().and_then(|visit| visit.header(name))
+    }
+
+    /// All headers of the request that this turn came in with, names in lower case.
+    pub fn headers(&self) -> &[(String, String)] {
+        self.turn.visit().map_or(&[], |visit| visit.headers())
+    }
+
+    /// How many arguments the action was called with, declared or not.
+    pub fn argument_count(&self) -> usize {
+        self.turn.argument_count()
+    }
+
     /// The input this actor was created with, in `create` and `on_create`.
     pub fn input(&self) -> Input {
         Input(self.turn.input.clone())
@@ -277,13 +294,42 @@ impl<A: Actor> Ctx<A> {
     ///
     /// An event that cannot be encoded, or is over the limit, fails the turn.
     pub fn broadcast<E: EmittedBy<A>>(&self, event: E) {
-        let effect = event.encode_args().map(|args| {
-            Effect::Event(EventOut {
-                name: E::NAME.to_owned(),
-                args: args.into(),
-            })
-        });
-        self.turn.record_or_fail(effect);
+        let event = event_out(&event, Audience::Everyone);
+        self.turn.record_or_fail(event.map(Effect::Event));
+    }
+
+    /// As [`Ctx::broadcast`], to all but one: usually the connection that caused it.
+    pub fn broadcast_except<E: EmittedBy<A>>(&self, but: ConnId, event: E) {
+        let event = event_out(&event, Audience::EveryoneBut(but));
+        self.turn.record_or_fail(event.map(Effect::Event));
+    }
+
+    /// The connection this turn came over. A call over HTTP is a connection as long as it lasts.
+    ///
+    /// # Errors
+    /// `actor.no_connection` in turns that nobody from outside asked for: schedules, hooks, calls of other actors.
+    pub fn conn(&self) -> Result<Conn<A>, Error> {
+        let seat = self.turn.visit().and_then(crate::Visit::seat);
+        let seat = seat.ok_or_else(|| {
+            let message = "this turn came over no connection";
+            Error::new(clinch_types::group::ACTOR, "no_connection", message)
+        })?;
+        Ok(Conn::new(seat, self.turn.clone()))
+    }
+
+    /// All open connections, in the order of their ids; with the one this turn came over, whatever its kind.
+    pub fn conns(&self) -> Vec<Conn<A>> {
+        let mut seats = self.turn.host.conns(self.id());
+        if let Some(own) = self.turn.visit().and_then(crate::Visit::seat)
+            && self.turn.origin == Origin::Call
+            && !seats.iter().any(|seat| seat.id == own.id)
+        {
+            seats.push(own);
+        }
+        seats
+            .into_iter()
+            .map(|seat| Conn::new(seat, self.turn.clone()))
+            .collect()
     }
 
     /// Reads the state, in an action without `self`. Inside other actions it would wait for itself: use `self`.

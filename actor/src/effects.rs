@@ -9,7 +9,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use bytes::Bytes;
-use clinch_types::{CallOp, Target, WallMs};
+use clinch_types::{CallOp, ConnId, Target, WallMs};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{MissedTick, QueueOp, Timing};
@@ -161,6 +161,50 @@ pub struct EventOut {
     pub name: String,
     /// CBOR array of the arguments.
     pub args: Bytes,
+    /// For whom.
+    pub to: Audience,
+}
+
+/// For which connections an event is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Audience {
+    /// All that listen.
+    #[default]
+    Everyone,
+    /// All that listen but this one.
+    EveryoneBut(ConnId),
+    /// This one, whether it listens or not.
+    One(ConnId),
+}
+
+/// What a turn does with one connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConnOp {
+    /// Replace its state.
+    State {
+        /// The connection.
+        conn: ConnId,
+        /// CBOR of the state.
+        state: Bytes,
+    },
+    /// Send a message over a raw WebSocket.
+    Message {
+        /// The connection.
+        conn: ConnId,
+        /// Whether the bytes are text.
+        text: bool,
+        /// The content.
+        data: Bytes,
+    },
+    /// End it.
+    Close {
+        /// The connection.
+        conn: ConnId,
+        /// The WebSocket close code.
+        code: u16,
+        /// For the client.
+        reason: String,
+    },
 }
 
 /// A one-way call to another actor.
@@ -185,6 +229,8 @@ pub struct Effects {
     pub sends: Vec<SendOut>,
     /// Changes of durable queues, in order.
     pub queue: Vec<QueueOp>,
+    /// What is done with single connections, in order.
+    pub conns: Vec<ConnOp>,
     /// The state is to be durable before the answer leaves, whatever the actor's durability.
     pub save: bool,
     /// The actor is to be destroyed.
@@ -201,6 +247,7 @@ impl Effects {
             && self.events.is_empty()
             && self.sends.is_empty()
             && self.queue.is_empty()
+            && self.conns.is_empty()
             && !self.save
             && !self.destroy
     }

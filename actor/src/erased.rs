@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::{ActorOptions, BoxFuture, Error, Turn};
+use clinch_types::HttpRequest;
+
+use crate::{Access, ActorOptions, BoxFuture, ConnHooks, ConnSeat, Error, Frame, Turn};
 
 /// Holds an actor's state. The only reference while an exclusive turn or a hook runs.
 pub type StateArc = Arc<dyn Any + Send + Sync>;
@@ -111,6 +113,42 @@ pub trait ActorType: Send + Sync + 'static {
     /// # Errors
     /// What the hook returned, or what it could not be told of: the turn fails.
     fn state_changed(&self, state: &StateArc, turn: &Arc<Turn>) -> Result<(), Error>;
+    /// Which hooks of connections there are.
+    fn conn_hooks(&self) -> ConnHooks;
+    /// Opens a connection: `before_connect`, `conn_state`, `on_connect`, and `on_websocket` for a raw one. Gives CBOR of the
+    /// connection's state; the turn's visit has the whole connection then. When the result is an error the state returned
+    /// is dirty, as in all of the following.
+    fn connect(
+        &self,
+        state: StateArc,
+        turn: Arc<Turn>,
+        seat: ConnSeat,
+    ) -> BoxFuture<'static, (StateArc, Result<Vec<u8>, Error>)>;
+    /// Runs `on_disconnect` for the connection of the turn's visit.
+    fn disconnect(
+        &self,
+        state: StateArc,
+        turn: Arc<Turn>,
+    ) -> BoxFuture<'static, (StateArc, Result<Vec<u8>, Error>)>;
+    /// Runs `on_message` for the connection of the turn's visit.
+    fn message(
+        &self,
+        state: StateArc,
+        turn: Arc<Turn>,
+        frame: Frame,
+    ) -> BoxFuture<'static, (StateArc, Result<Vec<u8>, Error>)>;
+    /// Runs `on_request`; the output is [`clinch_types::codec`] of a [`clinch_types::HttpReply`].
+    fn request(
+        &self,
+        state: StateArc,
+        turn: Arc<Turn>,
+        request: HttpRequest,
+    ) -> BoxFuture<'static, (StateArc, Result<Vec<u8>, Error>)>;
+    /// Whether the client of the turn's visit may.
+    ///
+    /// # Errors
+    /// `auth.forbidden`, or what the hook returned.
+    fn allows(&self, state: &StateArc, turn: &Arc<Turn>, access: Access<'_>) -> Result<(), Error>;
     /// Runs a hook; `Ok` at once when there is none. When the result is an error the state returned is dirty.
     fn hook(
         &self,

@@ -324,7 +324,7 @@ impl<R> Call<R> {
         match &op {
             CallOp::Action { .. } => {}
             CallOp::Push { wait: false, .. } => {}
-            CallOp::Push { wait: true, .. } | CallOp::Resolve | CallOp::Create | CallOp::Destroy => {
+            _ => {
                 return Err(Error::invalid_request(
                     "only actions and `push` can be sent: nobody waits for an answer",
                 ));

@@ -11,6 +11,8 @@ mod actor;
 mod args;
 mod caller;
 mod cbor;
+mod conn;
+mod connect;
 mod ctx;
 mod effects;
 mod erased;
@@ -25,22 +27,25 @@ mod options;
 mod outcome;
 mod queue;
 mod registry;
+mod request;
 mod schedules;
 mod timing;
 mod turn;
 mod typed;
 
 pub use actor::{
-    Actor, CreateFn, DefaultState, ExclusiveFn, HookFn, Input, InterleavedFn, MigrateFn, ResponseFn, RunFn,
-    SharedFn, Spec, StateChangeFn, VarsFn, reply,
+    AccessFn, Actor, BeforeConnectFn, ConnFn, ConnStateFn, CreateFn, DefaultState, ExclusiveFn, HookFn,
+    Input, InterleavedFn, MessageFn, MigrateFn, RequestFn, ResponseFn, RunFn, SharedFn, Spec, StateChangeFn,
+    VarsFn, reply,
 };
 pub use args::{Args, ArgsWriter};
 pub use caller::{BoxFuture, Caller, OutgoingCall, OwnRequest};
 pub use cbor::{Any, DEPTH_MAX as CBOR_DEPTH_MAX, Rest, decode, to_vec as encode};
+pub use conn::{Access, CLOSE_REASON_MAX, Conn, ConnHooks, ConnSeat, Frame, Visit};
 pub use ctx::Ctx;
 pub use effects::{
-    EFFECTS_MAX, Effects, EventOut, FireInfo, RunOutcome, RunRecord, ScheduleEntry, ScheduleId,
-    ScheduleIdError, ScheduleOp, SendOut,
+    Audience, ConnOp, EFFECTS_MAX, Effects, EventOut, FireInfo, RunOutcome, RunRecord, ScheduleEntry,
+    ScheduleId, ScheduleIdError, ScheduleOp, SendOut,
 };
 pub use erased::{ActionInfo, ActionKind, ActorType, Hook, StateArc};
 pub use error::{ActionResult, BoxError, Error, IntoActionError, Result};
@@ -59,6 +64,9 @@ pub use turn::{Host, Origin, ReadState, Spawn, Turn, TurnInit, UpdateState};
 pub use typed::TypeOf;
 
 pub use clinch_macros::{ActorKey, Event, actor};
+pub use clinch_types::{ConnId, ConnKind};
+/// Requests and responses of `on_request`.
+pub use http;
 
 /// What the code written by the macros refers to. No part of the interface: it changes without notice.
 #[doc(hidden)]
@@ -67,8 +75,9 @@ pub mod __private {
     pub use serde::Serialize;
 
     pub use crate::outcome::{CallYourResultTypeResult, Fallible};
+    pub use crate::request::http_response;
     pub use crate::{
-        Actor, ActorOptions, Any, Args, ArgsWriter, Call, Durability, Emits, Error, Event, FromKey,
-        FromKeyPart, Hook, IntoKey, KeyPart, RawHandle, Spec, reply,
+        Actor, ActorOptions, Any, Args, ArgsWriter, Call, Conn, Durability, Emits, Error, Event, Frame,
+        FromKey, FromKeyPart, Hook, IntoKey, KeyPart, RawHandle, Spec, reply,
     };
 }

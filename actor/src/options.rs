@@ -43,6 +43,10 @@ pub struct ActorOptions {
     pub vars_timeout: Duration,
     /// How long `run` and spawned work may go on when the actor stops. Default: 15 s.
     pub background_timeout: Duration,
+    /// Longest run of `before_connect`, `conn_state`, `on_connect` and `on_websocket` together. Default: 5 s.
+    pub connect_timeout: Duration,
+    /// Longest run of `on_disconnect`. Default: 5 s.
+    pub disconnect_timeout: Duration,
     /// Longest run of `create`. Default: 5 s.
     pub create_timeout: Duration,
     /// Longest run of `on_create`. Default: 5 s.
@@ -67,6 +71,8 @@ impl Default for ActorOptions {
             reentrant: false,
             vars_timeout: hook,
             background_timeout: Duration::from_secs(15),
+            connect_timeout: hook,
+            disconnect_timeout: hook,
             create_timeout: hook,
             on_create_timeout: hook,
             on_wake_timeout: hook,
@@ -118,6 +124,8 @@ impl ActorOptions {
                     Durability::Replicated | Durability::MayLoseEverything => None,
                 },
             ),
+            ("connect_timeout", Some(self.connect_timeout)),
+            ("disconnect_timeout", Some(self.disconnect_timeout)),
             ("create_timeout", Some(self.create_timeout)),
             ("on_create_timeout", Some(self.on_create_timeout)),
             ("on_wake_timeout", Some(self.on_wake_timeout)),

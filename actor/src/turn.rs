@@ -6,7 +6,8 @@
 
 use std::any::{Any, TypeId};
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use clinch_types::{ActorId, CallOp, Epoch, NodeId, RequestId, WallMs, group};
@@ -14,7 +15,10 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::effects::EFFECTS_MAX;
-use crate::{ActionKind, ActorMeta, BoxFuture, Caller, Effects, Error, EventOut, FireInfo, Life, QueueOp};
+use crate::{
+    ActionKind, ActorMeta, BoxFuture, Caller, ConnOp, ConnSeat, Effects, Error, EventOut, FireInfo, Life,
+    QueueOp, Visit,
+};
 use crate::{RunRecord, ScheduleEntry, ScheduleId, ScheduleOp, SendOut, StateArc, Stored};
 
 /// Why a turn runs.
@@ -93,6 +97,11 @@ pub trait Host: Send + Sync + 'static {
     fn epoch(&self) -> Epoch;
     /// Who carries calls to other actors.
     fn caller(&self) -> Arc<dyn Caller>;
+    /// The actor's open connections in the order of their ids, as of the last executed turn.
+    fn conns(&self, actor: ActorId) -> Vec<Arc<ConnSeat>> {
+        let _none_unless_the_host_has_a_door = actor;
+        Vec::new()
+    }
     /// Application data by its type.
     fn data(&self, type_id: TypeId) -> Option<Arc<dyn Any + Send + Sync>>;
     /// For interleaved actions: runs `f` as a shared read.
@@ -159,6 +168,8 @@ pub struct Turn {
     pub fire: Option<FireInfo>,
     /// Wall time at the start of the turn.
     pub now: WallMs,
+    visit: OnceLock<Box<Visit>>,
+    arguments: AtomicUsize,
     ledger: Mutex<Ledger>,
 }
 
@@ -180,6 +191,7 @@ pub(crate) enum Effect {
     Event(EventOut),
     Send(SendOut),
     Queue(QueueOp),
+    Conn(ConnOp),
     Save,
     Destroy,
     Sleep,
@@ -195,9 +207,14 @@ impl Effect {
             Self::Send(send) => match &send.op {
                 CallOp::Action { name, args } => name.len() + args.len() + 64,
                 CallOp::Push { queue, body, .. } => queue.len() + body.len() + 64,
-                CallOp::Resolve | CallOp::Create | CallOp::Destroy => 64,
+                // Nothing else is sent one way.
+                _ => 64,
             },
             Self::Queue(op) => op.bytes(),
+            Self::Conn(op) => match op {
+                ConnOp::State { state: bytes, .. } | ConnOp::Message { data: bytes, .. } => bytes.len() + 16,
+                ConnOp::Close { reason, .. } => reason.len() + 16,
+            },
             Self::Destroy | Self::Sleep | Self::Save => 0,
         }
     }
@@ -232,8 +249,29 @@ impl Turn {
             life,
             fire,
             now,
+            visit: OnceLock::new(),
+            arguments: AtomicUsize::new(0),
             ledger,
         })
+    }
+
+    /// Says who came in with this turn, before it runs; the first call counts.
+    pub fn set_visit(&self, visit: Visit) {
+        // A turn has one visitor: a second one would be the node's mistake.
+        drop(self.visit.set(Box::new(visit)));
+    }
+
+    /// Who came in with it, if anybody did.
+    pub fn visit(&self) -> Option<&Visit> {
+        self.visit.get().map(|visit| &**visit)
+    }
+
+    pub(crate) fn set_argument_count(&self, count: usize) {
+        self.arguments.store(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn argument_count(&self) -> usize {
+        self.arguments.load(Ordering::Relaxed)
     }
 
     /// Ends the turn and takes what it asked for.
@@ -331,6 +369,7 @@ impl Turn {
                 Effect::Event(event) => ledger.effects.events.push(event),
                 Effect::Send(send) => ledger.effects.sends.push(send),
                 Effect::Queue(op) => ledger.effects.queue.push(op),
+                Effect::Conn(op) => ledger.effects.conns.push(op),
                 Effect::Save => ledger.effects.save = true,
                 Effect::Destroy => ledger.effects.destroy = true,
                 Effect::Sleep => ledger.effects.sleep = true,

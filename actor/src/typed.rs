@@ -12,13 +12,13 @@ use clinch_types::{code, group, limits};
 use crate::actor::{ResponseFn, Run};
 use crate::registry::RegistryError;
 use crate::{
-    ActionInfo, Actor, ActorOptions, ActorType, Any, Args, BoxFuture, Ctx, Error, Hook, Input, Spec,
-    StateArc, Turn, cbor,
+    Access, ActionInfo, Actor, ActorOptions, ActorType, Any, Args, BoxFuture, ConnHooks, ConnSeat, Ctx,
+    Error, Frame, Hook, Input, Spec, StateArc, Turn, cbor, connect, request,
 };
 
 /// An actor type as a node runs it.
 pub struct TypeOf<A: Actor> {
-    spec: Spec<A>,
+    spec: Arc<Spec<A>>,
     index: BTreeMap<&'static str, usize>,
     options: ActorOptions,
 }
@@ -50,11 +50,38 @@ impl<A: Actor> TypeOf<A> {
                 });
             }
         }
-        Ok(Self { spec, index, options })
+        Ok(Self {
+            spec: Arc::new(spec),
+            index,
+            options,
+        })
     }
 
     fn info(&self, action: usize) -> &'static str {
         self.spec.infos.get(action).map_or("?", |info| info.name)
+    }
+
+    /// Runs work on the state alone, in a turn that begins and ends with it.
+    fn conn_turn(
+        &self,
+        mut state: StateArc,
+        turn: Arc<Turn>,
+        what: &'static str,
+        work: impl for<'a> FnOnce(&'a Spec<A>, &'a mut A, Ctx<A>) -> BoxFuture<'a, Result<Vec<u8>, Error>>
+        + Send
+        + 'static,
+    ) -> BoxFuture<'static, (StateArc, Result<Vec<u8>, Error>)> {
+        let spec = self.spec.clone();
+        Box::pin(async move {
+            let result = match unique::<A>(&mut state) {
+                Ok(actor) => work(&spec, actor, Ctx::new(turn.clone())).await,
+                Err(error) => Err(error),
+            };
+            let result = result
+                .map_err(Error::into_definite)
+                .and_then(|output| turn.verdict(what).map(|()| output));
+            (state, result)
+        })
     }
 
     fn hook_fn(&self, hook: Hook) -> Option<crate::actor::HookFn<A>> {
@@ -113,6 +140,13 @@ pub(crate) fn borrowed<A: Actor>(state: &StateArc) -> Result<&A, Error> {
     state
         .downcast_ref()
         .ok_or_else(|| misuse("its state has another type"))
+}
+
+/// Takes the arguments apart, and notes how many there are.
+fn parse_args(turn: &Turn, name: &'static str, bytes: &[u8]) -> Result<Args, Error> {
+    let args = Args::parse(name, bytes)?;
+    turn.set_argument_count(args.len());
+    Ok(args)
 }
 
 /// Runs a result through `before_action_response`.
@@ -202,7 +236,7 @@ impl<A: Actor> ActorType for TypeOf<A> {
         };
         let (name, before) = (self.info(action), self.spec.before_response);
         Box::pin(async move {
-            let ready = Args::parse(name, &args).and_then(|args| Ok((unique::<A>(&mut state)?, args)));
+            let ready = parse_args(&turn, name, &args).and_then(|args| Ok((unique::<A>(&mut state)?, args)));
             let result = match ready {
                 Ok((actor, args)) => {
                     let result = run(actor, Ctx::new(turn.clone()), args).await;
@@ -226,7 +260,7 @@ impl<A: Actor> ActorType for TypeOf<A> {
         };
         let (name, before) = (self.info(action), self.spec.before_response);
         Box::pin(async move {
-            let args = Args::parse(name, &args)?;
+            let args = parse_args(&turn, name, &args)?;
             let actor = borrowed::<A>(&state)?;
             let result = run(actor, Ctx::new(turn.clone()), args).await;
             let result = pass(before, actor, &turn, name, result);
@@ -245,7 +279,8 @@ impl<A: Actor> ActorType for TypeOf<A> {
         };
         let (name, before) = (self.info(action), self.spec.before_response);
         Box::pin(async move {
-            let mut result = run(Ctx::new(turn.clone()), Args::parse(name, &args)?).await;
+            let args = parse_args(&turn, name, &args)?;
+            let mut result = run(Ctx::new(turn.clone()), args).await;
             if before.is_some() && result.is_ok() {
                 let inner = turn.clone();
                 let look = move |actor: &A| pass(before, actor, &inner, name, result);
@@ -286,6 +321,68 @@ impl<A: Actor> ActorType for TypeOf<A> {
         };
         tell(borrowed::<A>(state)?, &Ctx::new(turn.clone())).map_err(Error::into_definite)?;
         turn.verdict("on_state_change")
+    }
+
+    fn conn_hooks(&self) -> ConnHooks {
+        let conns = &self.spec.conns;
+        ConnHooks {
+            any: conns.before.is_some()
+                || conns.state.is_some()
+                || conns.connected.is_some()
+                || conns.disconnected.is_some(),
+            disconnect: conns.disconnected.is_some(),
+            websocket: conns.websocket.is_some() || conns.message.is_some(),
+            request: conns.request.is_some(),
+            can_subscribe: conns.can_subscribe.is_some(),
+            can_publish: conns.can_publish.is_some(),
+        }
+    }
+
+    fn connect(
+        &self,
+        state: StateArc,
+        turn: Arc<Turn>,
+        seat: ConnSeat,
+    ) -> BoxFuture<'static, (StateArc, Result<Vec<u8>, Error>)> {
+        self.conn_turn(state, turn, "connecting", |spec, actor, c| {
+            Box::pin(connect::connect(&spec.conns, actor, c, seat))
+        })
+    }
+
+    fn disconnect(
+        &self,
+        state: StateArc,
+        turn: Arc<Turn>,
+    ) -> BoxFuture<'static, (StateArc, Result<Vec<u8>, Error>)> {
+        self.conn_turn(state, turn, "on_disconnect", |spec, actor, c| {
+            Box::pin(connect::disconnect(&spec.conns, actor, c))
+        })
+    }
+
+    fn message(
+        &self,
+        state: StateArc,
+        turn: Arc<Turn>,
+        frame: Frame,
+    ) -> BoxFuture<'static, (StateArc, Result<Vec<u8>, Error>)> {
+        self.conn_turn(state, turn, "on_message", |spec, actor, c| {
+            Box::pin(connect::message(&spec.conns, actor, c, frame))
+        })
+    }
+
+    fn request(
+        &self,
+        state: StateArc,
+        turn: Arc<Turn>,
+        request: clinch_types::HttpRequest,
+    ) -> BoxFuture<'static, (StateArc, Result<Vec<u8>, Error>)> {
+        self.conn_turn(state, turn, "on_request", |spec, actor, c| {
+            Box::pin(request::answer(spec.conns.request, actor, c, request))
+        })
+    }
+
+    fn allows(&self, state: &StateArc, turn: &Arc<Turn>, access: Access<'_>) -> Result<(), Error> {
+        connect::allows(&self.spec.conns, borrowed::<A>(state)?, turn, access)
     }
 
     fn hook(

@@ -76,6 +76,7 @@ impl Caller for Cluster {
             chain: call.chain,
             params: call.params,
             request: call.request.map(|own| (own.id, own.acked_below)),
+            door: None,
         };
         let router = self.router.clone();
         Box::pin(async move { router.call(call).await.map_err(Error::from) })

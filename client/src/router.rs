@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clinch_transport::{Class, PeerId, Transport, TransportError};
 use clinch_types::{
-    CallError, CallOp, CallReply, CallRequest, Consistency, ListReply, ListRequest, NodeId, Reaction,
+    CallError, CallOp, CallReply, CallRequest, Consistency, Door, ListReply, ListRequest, NodeId, Reaction,
     RequestId, RouteMap, SessionId, ShardId, Target, codec, kind, planted,
 };
 use parking_lot::RwLock;
@@ -88,6 +88,8 @@ pub struct RoutedCall {
     pub params: Option<Bytes>,
     /// A request id that the caller keeps itself, with the number below which its session is settled.
     pub request: Option<(RequestId, u64)>,
+    /// How the call came in, if from outside of the cluster.
+    pub door: Option<Box<Door>>,
 }
 
 impl RoutedCall {
@@ -103,6 +105,7 @@ impl RoutedCall {
             chain: Vec::new(),
             params: None,
             request: None,
+            door: None,
         }
     }
 }
@@ -184,14 +187,16 @@ impl Router {
     pub async fn call(&self, call: RoutedCall) -> Result<CallReply, CallError> {
         let timeout = call.timeout.unwrap_or(self.inner.config.call_timeout);
         let deadline = Instant::now() + timeout;
-        let (ticket, acked_below) = self.inner.session.open();
-        let long_dedup = call.idempotency_key.is_some();
-        let long_dedup = long_dedup || call.request.is_some();
-        let (request, acked_below) = match (call.request, &call.idempotency_key) {
-            (Some(own), _) => own,
-            (None, None) => (ticket.request(), acked_below),
-            (None, Some(key)) => (idempotent(&call.target, key), 0),
-        };
+        let long_dedup = call.idempotency_key.is_some() || call.request.is_some();
+        // Held to the end: a number that is open keeps the records of all later ones, so calls with a name of their own
+        // (some wait for long) take none.
+        let unnamed = call.request.is_none() && call.idempotency_key.is_none();
+        let ticket = unnamed.then(|| self.inner.session.open());
+        let drawn = ticket.as_ref().map(|(ticket, floor)| (ticket.request(), *floor));
+        let (request, acked_below) = call.request.or(drawn).unwrap_or_else(|| {
+            let key = call.idempotency_key.as_deref().unwrap_or_default();
+            (idempotent(&call.target, key), 0)
+        });
         let slot = call.target.slot();
         let request = CallRequest {
             request,
@@ -204,6 +209,7 @@ impl Router {
             chain: call.chain,
             params: call.params.map(Vec::from),
             trace: [0; 25],
+            door: call.door,
         };
         request.check()?;
         let shard = match self.known_shard(slot) {

@@ -1,4 +1,4 @@
-//! What is inside an actor: `/action/NAME`, and honest refusals for what this release does not serve yet.
+//! What is inside an actor: `/action/NAME`, and the way to everything else that is addressed there.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
-use clinch_types::{ActorError, CallMeta, CallOp, CallReply, CreateSpec, Target, code, group, limits};
+use clinch_types::{ActorError, CallMeta, CallOp, CallReply, CreateSpec, Door, Target, code, group, limits};
 use http::header::{HeaderMap, HeaderName, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderValue, Method};
@@ -17,8 +17,9 @@ use crate::backend::{GatewayCall, Scope};
 use crate::cbor::rewrite::{arguments, inbound, outbound};
 use crate::cbor::{self, CborError, UNDEFINED, from_json};
 use crate::error::HttpError;
+use crate::frames::Encoding;
 use crate::service::{Gateway, actor_token, respond};
-use crate::{bare, body, percent, plain};
+use crate::{bare, body, inspector, percent, plain, queue, raw, socket};
 
 const ENCODING: HeaderName = HeaderName::from_static("x-rivet-encoding");
 const PARAMS: HeaderName = HeaderName::from_static("x-rivet-conn-params");
@@ -28,8 +29,8 @@ const TURN: HeaderName = HeaderName::from_static("x-clinch-turn");
 /// How much longer than its own time limit a backend may take before the gateway answers for it.
 const GRACE: Duration = Duration::from_secs(1);
 
-const BINARY: &str = "application/octet-stream";
-const JSON: &str = "application/json";
+pub(crate) const BINARY: &str = "application/octet-stream";
+pub(crate) const JSON: &str = "application/json";
 
 /// Answers a request to an actor.
 pub(crate) async fn answer(
@@ -47,23 +48,21 @@ pub(crate) async fn answer(
             .into_owned();
         return action(gateway, request, address.who, address.token, name).await;
     }
-    if path.strip_prefix("/queue/").is_some_and(is_segment) {
+    if let Some(name) = path.strip_prefix("/queue/").filter(|name| is_segment(name)) {
         if request.method() != Method::POST {
             return Err(HttpError::method(group::ACTOR, "POST"));
         }
-        return Err(HttpError::not_implemented("/queue"));
+        let name = percent::path(name)
+            .map_err(|e| HttpError::bad_request(format!("{e} in the queue name")))?
+            .into_owned();
+        return queue::send(gateway, request, address.who, address.token, name).await;
     }
     let first = path.split('/').nth(1).unwrap_or_default();
     match first {
-        "connect" | "websocket" | "inspector" | "inspect" | "dynamic" => {
-            Err(HttpError::not_implemented(&format!("/{first}")))
-        }
-        // Without the handler the protocol has an answer of its own, and no actor can have one yet.
-        "request" => Err(HttpError::new(
-            "handler",
-            "request_not_defined",
-            "The actor has no handler for raw requests.",
-        )),
+        "request" => raw::answer(gateway, request, address).await,
+        "connect" | "websocket" => Err(HttpError::bad_request(format!("/{first} is for WebSockets"))),
+        "inspector" => inspector::answer(gateway, request, address).await,
+        "inspect" | "dynamic" => Err(HttpError::not_implemented(&format!("/{first}"))),
         "health" | "metadata" if path.len() == first.len() + 1 => {
             let (parts, _) = request.into_parts();
             about(gateway, &parts, address).await
@@ -80,33 +79,32 @@ fn is_segment(text: &str) -> bool {
     !text.is_empty() && !text.contains('/')
 }
 
-/// How the values of a request are written, and what its client reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Encoding {
-    Json,
-    Cbor,
-    Bare,
+/// How the values of a request are written.
+pub(crate) fn encoding_of(headers: &HeaderMap) -> Result<Encoding, HttpError> {
+    let Some(value) = headers.get(ENCODING) else {
+        return Ok(Encoding::Json);
+    };
+    match value.as_bytes() {
+        b"json" => Ok(Encoding::Json),
+        b"cbor" => Ok(Encoding::Cbor),
+        b"bare" => Ok(Encoding::Bare),
+        other => Err(HttpError::new(
+            "encoding",
+            "invalid",
+            format!(
+                "unknown encoding {}, there are json, cbor and bare",
+                shown(&String::from_utf8_lossy(other))
+            ),
+        )),
+    }
 }
 
-impl Encoding {
-    fn of(headers: &HeaderMap) -> Result<Self, HttpError> {
-        let Some(value) = headers.get(ENCODING) else {
-            return Ok(Self::Json);
-        };
-        match value.as_bytes() {
-            b"json" => Ok(Self::Json),
-            b"cbor" => Ok(Self::Cbor),
-            b"bare" => Ok(Self::Bare),
-            other => Err(HttpError::new(
-                "encoding",
-                "invalid",
-                format!(
-                    "unknown encoding {}, there are json, cbor and bare",
-                    shown(&String::from_utf8_lossy(other))
-                ),
-            )),
-        }
-    }
+/// What an actor's hooks may see of a request.
+pub(crate) fn door(headers: &HeaderMap) -> Box<Door> {
+    Box::new(Door {
+        conn: None,
+        headers: socket::visible(headers),
+    })
 }
 
 async fn action(
@@ -120,7 +118,7 @@ async fn action(
         return Err(ActorError::too_long("action name", name.len(), limits::ACTION_NAME_MAX).into());
     }
     let (parts, body) = request.into_parts();
-    let encoding = Encoding::of(&parts.headers)?;
+    let encoding = encoding_of(&parts.headers)?;
     let params = params(&parts.headers)?;
     let modern = matches!(who, Who::Key { .. }) || is_modern(&parts.headers);
     let target = admit(gateway, &parts.headers, who, token)?;
@@ -136,6 +134,7 @@ async fn action(
             if_active: false,
             token: target.1,
             trace: trace(&parts.headers),
+            door: Some(door(&parts.headers)),
             target: target.0,
         },
     )
@@ -227,7 +226,7 @@ pub(crate) async fn call(gateway: &Gateway, call: GatewayCall) -> Result<CallRep
 }
 
 /// The connection parameters. Clients write the header byte by byte, as Latin-1.
-fn params(headers: &HeaderMap) -> Result<Option<Vec<u8>>, HttpError> {
+pub(crate) fn params(headers: &HeaderMap) -> Result<Option<Vec<u8>>, HttpError> {
     let Some(value) = headers.get(PARAMS).filter(|value| !value.is_empty()) else {
         return Ok(None);
     };
@@ -245,7 +244,7 @@ fn params(headers: &HeaderMap) -> Result<Option<Vec<u8>>, HttpError> {
 }
 
 /// Whether this client undoes markers in CBOR: generation 2.3 does, those before do not, others are not known to.
-fn is_modern(headers: &HeaderMap) -> bool {
+pub(crate) fn is_modern(headers: &HeaderMap) -> bool {
     let version = headers
         .get(USER_AGENT)
         .and_then(|agent| agent.to_str().ok())
@@ -256,7 +255,7 @@ fn is_modern(headers: &HeaderMap) -> bool {
 }
 
 /// The W3C trace context: `00-TRACE-PARENT-FLAGS`.
-fn trace(headers: &HeaderMap) -> [u8; 25] {
+pub(crate) fn trace(headers: &HeaderMap) -> [u8; 25] {
     let read = || {
         let text = headers.get(TRACEPARENT)?.to_str().ok()?;
         let mut parts = text.split('-');
@@ -365,13 +364,9 @@ fn encode(encoding: Encoding, version: u16, modern: bool, reply: &CallReply) -> 
 }
 
 /// Our own side wrote it, so this is a bug of ours; the client learns no more than that.
-fn broken_output(error: CborError) -> HttpError {
+pub(crate) fn broken_output(error: CborError) -> HttpError {
     tracing::error!(%error, "the output of an action does not decode");
-    HttpError::new(
-        group::INTERNAL,
-        code::INTERNAL_ERROR,
-        "Internal error. Read the server logs for more details.",
-    )
+    HttpError::internal()
 }
 
 fn turn(meta: &CallMeta) -> HeaderValue {

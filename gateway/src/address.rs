@@ -28,6 +28,8 @@ pub(crate) struct Address {
     pub(crate) who: Who,
     /// The path inside the actor, as sent: begins with `/`.
     pub(crate) path: String,
+    /// The query inside the actor: as sent, without what is ours.
+    pub(crate) query: String,
     /// The token given in the address, decoded.
     pub(crate) token: Option<String>,
 }
@@ -72,11 +74,11 @@ pub(crate) fn parse(uri: &Uri, headers: &HeaderMap) -> Result<Option<Address>, H
                 by_query(segment, rest.len() == segment.len(), inner, query).map(Some)
             }
             _ if segment.is_empty() => Ok(None),
-            _ => by_id(segment, inner).map(Some),
+            query => by_id(segment, inner, query.unwrap_or_default()).map(Some),
         };
     }
     if headers.get(TARGET).is_some_and(|target| target == "actor") {
-        return by_header(path, headers).map(Some);
+        return by_header(path, uri.query().unwrap_or_default(), headers).map(Some);
     }
     Ok(None)
 }
@@ -85,7 +87,7 @@ fn has_ours(query: &str) -> bool {
     query.split('&').any(|part| part.starts_with(OURS))
 }
 
-fn by_header(path: &str, headers: &HeaderMap) -> Result<Address, HttpError> {
+fn by_header(path: &str, query: &str, headers: &HeaderMap) -> Result<Address, HttpError> {
     let id = headers
         .get(ACTOR)
         .and_then(|id| id.to_str().ok())
@@ -94,11 +96,12 @@ fn by_header(path: &str, headers: &HeaderMap) -> Result<Address, HttpError> {
     Ok(Address {
         who: Who::Id(actor_id(id)?),
         path: path.to_owned(),
+        query: query.to_owned(),
         token: None,
     })
 }
 
-fn by_id(segment: &str, inner: &str) -> Result<Address, HttpError> {
+fn by_id(segment: &str, inner: &str, query: &str) -> Result<Address, HttpError> {
     let (id, token) = match segment.split_once('@') {
         Some((id, token)) => (id, Some(decoded(token)?.into_owned())),
         None => (segment, None),
@@ -106,6 +109,7 @@ fn by_id(segment: &str, inner: &str) -> Result<Address, HttpError> {
     Ok(Address {
         who: Who::Id(actor_id(&decoded(id)?)?),
         path: inner.to_owned(),
+        query: query.to_owned(),
         token,
     })
 }
@@ -230,9 +234,9 @@ fn decode_input(text: &str) -> Result<Vec<u8>, HttpError> {
 
 fn by_query(segment: &str, bare: bool, inner: &str, query: &str) -> Result<Address, HttpError> {
     // `getGatewayUrl()` gives a URL with a query; code that appends a path to it means that path.
-    let (query, path) = match moved_path(query).filter(|_| bare) {
-        Some((query, path)) => (query, path),
-        None => (query, inner),
+    let (query, path, kept) = match moved_path(query).filter(|_| bare) {
+        Some((query, path, kept)) => (query, path, kept.to_owned()),
+        None => (query, inner, theirs(query)),
     };
     let mut parameters = Parameters::read(query)?;
     if segment.contains('@') {
@@ -275,18 +279,26 @@ fn by_query(segment: &str, bare: bool, inner: &str, query: &str) -> Result<Addre
             create,
         },
         path: path.to_owned(),
+        query: kept,
         token,
     })
 }
 
-/// Splits `…&rvt-x=sleep/request/y` in front of the path.
-fn moved_path(query: &str) -> Option<(&str, &str)> {
+/// The parameters that are not ours, as sent.
+fn theirs(query: &str) -> String {
+    let theirs: Vec<&str> = query.split('&').filter(|part| !part.starts_with(OURS)).collect();
+    theirs.join("&")
+}
+
+/// Splits `…&rvt-x=sleep/request/y` in front of the path, and the path from a query of its own.
+fn moved_path(query: &str) -> Option<(&str, &str, &str)> {
     let last = query.rfind('&').map_or(0, |at| at + 1);
     let part = query[last..].strip_prefix(OURS).map(|_| &query[last..])?;
     let slash = last + part.find('/')?;
     let path = &query[slash..];
     // What the caller meant as the query of that path comes behind a second `?`.
-    Some((&query[..slash], path.split('?').next().unwrap_or(path)))
+    let (path, kept) = path.split_once('?').unwrap_or((path, ""));
+    Some((&query[..slash], path, kept))
 }
 
 /// The clients join components with commas and escape nothing: `["a,b"]` and `["a","b"]` are one key here.
@@ -484,7 +496,7 @@ mod tests {
     #[test]
     fn a_path_appended_to_a_gateway_url_is_a_path() {
         let found = found("/gateway/c?rvt-namespace=default&rvt-method=get&rvt-key=k/request/a?x=1");
-        assert_eq!(found.path, "/request/a");
+        assert_eq!((found.path.as_str(), found.query.as_str()), ("/request/a", "x=1"));
         assert!(matches!(found.who, Who::Key { key: k, .. } if k == key(&["k"])));
     }
 

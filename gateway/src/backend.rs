@@ -7,7 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use clinch_types::{ActorError, ActorId, ActorInfo, CallError, CallOp, CallReply, RegionId, Target};
+use clinch_types::{ActorError, ActorId, ActorInfo, CallError, CallOp, CallReply, Door, RegionId, Target};
 
 /// A boxed future; the trait is used as `dyn`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -31,19 +31,30 @@ pub struct GatewayCall {
     pub token: Option<String>,
     /// W3C trace context (trace id, parent span id, flags); all zero when absent.
     pub trace: [u8; 25],
+    /// How the call came in, for the actor's hooks.
+    pub door: Option<Box<Door>>,
 }
 
 impl GatewayCall {
-    /// Asks for the actor itself: finds it, or creates it when the target says how.
-    pub(crate) fn resolve(target: Target, token: Option<String>, timeout: Duration) -> Self {
+    /// A call with every option at its default.
+    pub(crate) fn new(target: Target, op: CallOp, timeout: Duration) -> Self {
         Self {
             target,
-            op: CallOp::Resolve,
+            op,
             params: None,
             timeout,
             if_active: false,
-            token,
+            token: None,
             trace: [0; 25],
+            door: None,
+        }
+    }
+
+    /// Asks for the actor itself: finds it, or creates it when the target says how.
+    pub(crate) fn resolve(target: Target, token: Option<String>, timeout: Duration) -> Self {
+        Self {
+            token,
+            ..Self::new(target, CallOp::Resolve, timeout)
         }
     }
 }
@@ -90,11 +101,17 @@ pub trait Backend: Send + Sync + 'static {
     /// Dropping the future means the caller went away; what was sent may still take effect.
     fn call(&self, call: GatewayCall) -> BoxFuture<'_, Result<CallReply, CallError>>;
 
+    /// Random bits, for names that nobody else may draw.
+    fn draw(&self) -> u128;
+
     /// Lists actors over all shards. Ids that name nothing are left out.
     fn list(&self, query: ListQuery) -> BoxFuture<'_, Result<Listing, CallError>>;
 
     /// The registered actor types.
     fn actor_names(&self) -> Vec<String>;
+
+    /// The actions of an actor type, by their names on the wire.
+    fn actions(&self, actor: &str) -> Vec<String>;
 
     /// Whether there is such a namespace.
     fn namespace_exists(&self, namespace: &str) -> bool;

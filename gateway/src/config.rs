@@ -27,6 +27,8 @@ pub struct GatewayConfig {
     /// Requests in flight at a time over all connections; further ones are answered `actor.overloaded`.
     /// Default: 8,192 (times 64 KiB of body: 512 MiB at worst).
     pub max_in_flight: usize,
+    /// WebSockets open at a time; further ones are closed with `guard.service_unavailable`. Default: 10,000.
+    pub max_sockets: usize,
     /// Bodies above 64 KiB held at a time; further ones are answered `actor.overloaded`. Default: 64 (times 6 MiB).
     pub max_large_bodies: usize,
     /// Greatest size of all headers of a request, in bytes. Default: 65,536.
@@ -44,6 +46,7 @@ impl Default for GatewayConfig {
             drain_timeout_ms: 10_000,
             max_connections: 10_000,
             max_in_flight: 8_192,
+            max_sockets: 10_000,
             max_large_bodies: 64,
             max_header_bytes: 64 << 10,
         }
@@ -88,6 +91,7 @@ impl GatewayConfig {
             ("body-read-timeout-ms", self.body_read_timeout_ms == 0),
             ("max-connections", self.max_connections == 0),
             ("max-in-flight", self.max_in_flight == 0),
+            ("max-sockets", self.max_sockets == 0),
             ("max-large-bodies", self.max_large_bodies == 0),
         ] {
             if zero {

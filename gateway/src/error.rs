@@ -81,7 +81,17 @@ impl HttpError {
         .into()
     }
 
-    #[cfg(test)]
+    /// The error as actors and connections have it.
+    pub(crate) fn error(&self) -> &ActorError {
+        &self.error
+    }
+
+    /// Ours, and hidden; the log has the rest.
+    pub(crate) fn internal() -> Self {
+        let message = "Internal error. Read the server logs for more details.";
+        Self::new(group::INTERNAL, code::INTERNAL_ERROR, message)
+    }
+
     pub(crate) fn is(&self, group: &str, code: &str) -> bool {
         self.error.is(group, code)
     }

@@ -15,12 +15,17 @@ mod cbor;
 mod config;
 mod cors;
 mod error;
+mod frames;
+mod inspector;
 mod manager;
 mod metric_names;
 mod percent;
 mod plain;
+mod queue;
+mod raw;
 mod server;
 mod service;
+mod socket;
 
 pub use backend::{Backend, BoxFuture, GatewayCall, ListQuery, Listing, Scope};
 pub use config::{ConfigError, GatewayConfig};

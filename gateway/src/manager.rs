@@ -323,11 +323,7 @@ async fn destroy(
 fn info(reply: &CallReply) -> Result<ActorInfo, HttpError> {
     codec::decode(&reply.output).map_err(|error| {
         tracing::error!(%error, "the answer about an actor does not decode");
-        HttpError::new(
-            group::INTERNAL,
-            code::INTERNAL_ERROR,
-            "Internal error. Read the server logs for more details.",
-        )
+        HttpError::internal()
     })
 }
 

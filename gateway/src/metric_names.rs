@@ -10,6 +10,8 @@ const ACTION_SECONDS: &str = "gateway.action.seconds";
 const CONNECTIONS: &str = "gateway.connections.count";
 /// Connections refused because too many were open.
 const CONNECTIONS_REFUSED: &str = "gateway.connections.refused.count";
+/// WebSockets open now.
+const SOCKETS: &str = "gateway.sockets.count";
 /// Requests refused because too many were in flight.
 const REQUESTS_SHED: &str = "gateway.requests.shed.count";
 
@@ -20,6 +22,7 @@ pub(crate) struct RequestMetrics {
     pub(crate) failed: Counter,
     pub(crate) shed: Counter,
     pub(crate) action_seconds: Histogram,
+    pub(crate) sockets: Gauge,
 }
 
 impl RequestMetrics {
@@ -30,6 +33,7 @@ impl RequestMetrics {
             failed: counter!(REQUESTS, "class" => "5xx"),
             shed: counter!(REQUESTS_SHED),
             action_seconds: histogram!(ACTION_SECONDS),
+            sockets: gauge!(SOCKETS),
         }
     }
 

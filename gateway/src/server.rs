@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::GatewayConfig;
 use crate::metric_names::ConnectionMetrics;
+use crate::socket::SocketTasks;
 
 /// Streams a client may have open on one HTTP/2 connection: browsers use about a hundred.
 const H2_STREAMS_MAX: u32 = 256;
@@ -134,6 +135,10 @@ impl Server {
         let connection = Connection {
             builder: self.builder.clone(),
             router: self.router.clone(),
+            tasks: SocketTasks {
+                stop: self.stop.clone(),
+                tracker: self.tracker.clone(),
+            },
             first_request_timeout: self.first_request_timeout,
             drain_timeout: self.drain_timeout,
             stop: self.stop.clone(),
@@ -151,6 +156,7 @@ impl Server {
 struct Connection {
     builder: Builder<Tracked>,
     router: Router,
+    tasks: SocketTasks,
     first_request_timeout: Duration,
     drain_timeout: Duration,
     stop: CancellationToken,
@@ -161,8 +167,12 @@ impl Connection {
         let seen = Arc::new(AtomicBool::new(false));
         let router = TowerToHyperService::new(self.router);
         let mark = seen.clone();
-        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let tasks = self.tasks;
+        let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             mark.store(true, Ordering::Relaxed);
+            if request.headers().contains_key(http::header::UPGRADE) {
+                request.extensions_mut().insert(tasks.clone());
+            }
             hyper::service::Service::call(&router, request)
         });
         let connection = self

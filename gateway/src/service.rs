@@ -15,7 +15,7 @@ use crate::backend::Backend;
 use crate::config::GatewayConfig;
 use crate::error::HttpError;
 use crate::metric_names::RequestMetrics;
-use crate::{action, cors, manager, plain};
+use crate::{action, cors, manager, plain, socket};
 
 /// A client's name for one request; handed back, so that it can be found in both logs.
 const RAY_ID: HeaderName = HeaderName::from_static("x-rivet-ray-id");
@@ -41,6 +41,8 @@ pub(crate) struct Gateway {
     pub(crate) metrics: RequestMetrics,
     /// Bodies above the size of an action's.
     pub(crate) large_bodies: Semaphore,
+    /// WebSockets.
+    pub(crate) sockets: Arc<Semaphore>,
     in_flight: Semaphore,
 }
 
@@ -49,17 +51,20 @@ impl Gateway {
         Self {
             metrics: RequestMetrics::new(),
             large_bodies: Semaphore::new(config.max_large_bodies),
+            sockets: Arc::new(Semaphore::new(config.max_sockets)),
             in_flight: Semaphore::new(config.max_in_flight),
             backend,
             config,
         }
     }
 
-    async fn answer(&self, request: Request) -> Response {
+    async fn answer(self: &Arc<Self>, request: Request) -> Response {
         let origin = request.headers().get(ORIGIN).cloned();
         let ray = request.headers().get(RAY_ID).cloned();
         let mut response = if request.method() == Method::OPTIONS {
             cors::preflight(request.headers())
+        } else if socket::is_upgrade(&request) {
+            socket::accept(self, request).unwrap_or_else(HttpError::into_response)
         } else {
             self.dispatch(request)
                 .await

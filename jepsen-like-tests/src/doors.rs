@@ -411,6 +411,7 @@ impl Direct {
             chain: Vec::new(),
             params: None,
             trace: [0; 25],
+            door: None,
         }
     }
 

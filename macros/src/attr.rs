@@ -11,7 +11,9 @@ use syn::{Lit, LitInt, LitStr, Path, Token, Type};
 
 use crate::names::check_actor_name;
 
-const DURATIONS: [&str; 8] = [
+const DURATIONS: [&str; 10] = [
+    "connect_timeout",
+    "disconnect_timeout",
     "vars_timeout",
     "background_timeout",
     "action_timeout",
@@ -23,7 +25,7 @@ const DURATIONS: [&str; 8] = [
 ];
 
 const KNOWN: &str = "name, version, events(..), vars, durability, reentrant, handle, crate, action_timeout, sleep_after, \
-                     queue_max, state_max, vars_timeout, background_timeout, create_timeout, on_create_timeout, on_wake_timeout, on_sleep_timeout, on_destroy_timeout";
+                     queue_max, state_max, connect_timeout, disconnect_timeout, vars_timeout, background_timeout, create_timeout, on_create_timeout, on_wake_timeout, on_sleep_timeout, on_destroy_timeout";
 
 /// What was written in the attribute.
 pub(crate) struct ActorAttr {

@@ -127,6 +127,7 @@ fn generate(ident: &Ident, attr: &ActorAttr, block: &ItemImpl, found: &Found) ->
     });
     let (vars_type, make_vars) = vars_of(found, vars.as_ref(), actor, krate);
     let create = create(found, actor, krate);
+    let conn_state = crate::conns::state_type(&found.hooks, actor, krate);
     let hooks = found.hooks.iter().filter_map(|method| hook(method, actor, krate));
     let actions = found.actions.iter().map(|method| action(method, actor, krate));
     let emits = events
@@ -140,6 +141,7 @@ fn generate(ident: &Ident, attr: &ActorAttr, block: &ItemImpl, found: &Found) ->
             #version
             type Handle = #handle;
             type Vars = #vars_type;
+            type ConnState = #conn_state;
             #options
             #[allow(unused_mut, clippy::all, clippy::pedantic, reason = "written for the compiler, not for readers")]
             fn spec() -> #krate::__private::Spec<Self> {
@@ -157,7 +159,7 @@ fn generate(ident: &Ident, attr: &ActorAttr, block: &ItemImpl, found: &Found) ->
 }
 
 /// `<Counter>::increment(__state, &__ctx, by)`, awaited if need be.
-fn invoke(method: &Method, actor: &Type) -> TokenStream {
+pub(crate) fn invoke(method: &Method, actor: &Type) -> TokenStream {
     let Method { ident, params, .. } = method;
     let state = (method.receiver != Receiver::None).then(|| quote!(__state,));
     let ctx = match method.ctx {
@@ -165,9 +167,14 @@ fn invoke(method: &Method, actor: &Type) -> TokenStream {
         CtxParam::Reference => Some(quote!(&__ctx,)),
         CtxParam::Value => Some(quote!(__ctx.clone(),)),
     };
+    let conn = match method.conn {
+        CtxParam::None => None,
+        CtxParam::Reference => Some(quote!(&__conn,)),
+        CtxParam::Value => Some(quote!(__conn.clone(),)),
+    };
     let args = params.iter().map(|param| &param.ident);
     let wait = method.is_async.then(|| quote!(.await));
-    quote_spanned!(ident.span()=> <#actor>::#ident(#state #ctx #(#args),*) #wait)
+    quote_spanned!(ident.span()=> <#actor>::#ident(#state #ctx #conn #(#args),*) #wait)
 }
 
 fn action(method: &Method, actor: &Type, krate: &Path) -> TokenStream {
@@ -317,7 +324,7 @@ fn hook(method: &Method, actor: &Type, krate: &Path) -> Option<TokenStream> {
         "on_wake" => quote!(OnWake),
         "on_sleep" => quote!(OnSleep),
         "on_destroy" => quote!(OnDestroy),
-        _ => return None,
+        _ => return crate::conns::hook(name, method, actor, krate),
     };
     let input = method
         .params

@@ -5,6 +5,7 @@
 //! Not here: anything that runs.
 
 mod attr;
+mod conns;
 mod event;
 mod expand;
 mod handle;

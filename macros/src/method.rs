@@ -6,12 +6,21 @@ use syn::{Attribute, FnArg, Ident, ImplItemFn, LitStr, Pat, ReturnType, Signatur
 use crate::names::{camel_case, check_wire_name};
 
 /// What hooks there are; the order is that of an actor's life.
-pub(crate) const HOOKS: [&str; 10] = [
+pub(crate) const HOOKS: [&str; 19] = [
     "create",
     "on_create",
     "vars",
     "on_wake",
     "run",
+    "before_connect",
+    "conn_state",
+    "on_connect",
+    "can_subscribe",
+    "can_publish",
+    "on_request",
+    "on_websocket",
+    "on_message",
+    "on_disconnect",
     "on_state_change",
     "before_action_response",
     "on_sleep",
@@ -55,6 +64,8 @@ pub(crate) struct Method {
     pub(crate) ident: Ident,
     pub(crate) receiver: Receiver,
     pub(crate) ctx: CtxParam,
+    /// How it takes a connection, behind the context.
+    pub(crate) conn: CtxParam,
     pub(crate) params: Vec<Param>,
     pub(crate) is_async: bool,
     pub(crate) output: ReturnType,
@@ -82,7 +93,7 @@ impl Method {
         }
         let sig = &function.sig;
         check_plain(sig)?;
-        let (receiver, ctx, params) = inputs(sig)?;
+        let (receiver, ctx, conn, params) = inputs(sig)?;
         let role = if mark.path().is_ident("action") {
             Role::Action(action_name(&mark, &sig.ident)?)
         } else {
@@ -98,6 +109,7 @@ impl Method {
             ident: sig.ident.clone(),
             receiver,
             ctx,
+            conn,
             params,
             is_async: sig.asyncness.is_some(),
             output: sig.output.clone(),
@@ -114,8 +126,12 @@ impl Method {
     /// Whether the shape is that of its hook.
     fn check_hook(&self) -> syn::Result<()> {
         let Role::Hook(name) = &self.role else {
-            return Ok(());
+            return self.refuse_conn();
         };
+        if let Some(shape) = CONN_SHAPES.iter().find(|shape| shape.name == name) {
+            return self.check_conn_hook(shape);
+        }
+        self.refuse_conn()?;
         let fail = |message: String| Err(syn::Error::new(self.ident.span(), message));
         let returns_self = !matches!(self.output, ReturnType::Default);
         match name.as_str() {
@@ -184,6 +200,134 @@ impl Method {
     }
 }
 
+/// The shape of a hook of connections or raw requests.
+struct ConnShape {
+    name: &'static str,
+    /// Which receivers it may have.
+    receivers: &'static [Receiver],
+    conn: bool,
+    params: std::ops::RangeInclusive<usize>,
+    waits: bool,
+    returns: bool,
+    /// For the error.
+    text: &'static str,
+}
+
+const READS: &[Receiver] = &[Receiver::Shared, Receiver::None];
+const WRITES: &[Receiver] = &[Receiver::Exclusive, Receiver::Shared, Receiver::None];
+
+const fn told(name: &'static str, text: &'static str) -> ConnShape {
+    ConnShape {
+        name,
+        receivers: WRITES,
+        conn: true,
+        params: 0..=0,
+        waits: true,
+        returns: false,
+        text,
+    }
+}
+
+const fn access(name: &'static str, text: &'static str) -> ConnShape {
+    ConnShape {
+        name,
+        receivers: READS,
+        conn: false,
+        params: 1..=1,
+        waits: false,
+        returns: true,
+        text,
+    }
+}
+
+const CONN_SHAPES: [ConnShape; 9] = [
+    ConnShape {
+        name: "before_connect",
+        receivers: READS,
+        conn: false,
+        params: 0..=1,
+        waits: true,
+        returns: false,
+        text: "async fn before_connect(&self, c: &Ctx<Self>, params: Params) -> Result<()>",
+    },
+    ConnShape {
+        name: "conn_state",
+        receivers: READS,
+        conn: false,
+        params: 0..=1,
+        waits: true,
+        returns: true,
+        text: "async fn conn_state(&self, c: &Ctx<Self>, params: Params) -> State",
+    },
+    told(
+        "on_connect",
+        "async fn on_connect(&mut self, c: &Ctx<Self>, conn: &Conn<Self>)",
+    ),
+    told(
+        "on_disconnect",
+        "async fn on_disconnect(&mut self, c: &Ctx<Self>, conn: &Conn<Self>)",
+    ),
+    told(
+        "on_websocket",
+        "async fn on_websocket(&mut self, c: &Ctx<Self>, conn: &Conn<Self>)",
+    ),
+    ConnShape {
+        name: "on_message",
+        receivers: WRITES,
+        conn: true,
+        params: 1..=1,
+        waits: true,
+        returns: false,
+        text: "async fn on_message(&mut self, c: &Ctx<Self>, conn: &Conn<Self>, frame: Frame)",
+    },
+    ConnShape {
+        name: "on_request",
+        receivers: WRITES,
+        conn: false,
+        params: 1..=1,
+        waits: true,
+        returns: true,
+        text: "async fn on_request(&mut self, c: &Ctx<Self>, request: http::Request<Bytes>) -> http::Response<Bytes>",
+    },
+    access(
+        "can_subscribe",
+        "fn can_subscribe(&self, c: &Ctx<Self>, event: &str) -> bool",
+    ),
+    access(
+        "can_publish",
+        "fn can_publish(&self, c: &Ctx<Self>, queue: &str) -> bool",
+    ),
+];
+
+impl Method {
+    fn check_conn_hook(&self, shape: &ConnShape) -> syn::Result<()> {
+        let returns = !matches!(self.output, ReturnType::Default);
+        let fits = shape.receivers.contains(&self.receiver)
+            && (self.conn == CtxParam::None || shape.conn)
+            && shape.params.contains(&self.params.len())
+            && (shape.waits || !self.is_async)
+            && (returns || !shape.returns);
+        if fits {
+            return Ok(());
+        }
+        let ConnShape { name, text, .. } = shape;
+        Err(syn::Error::new(
+            self.ident.span(),
+            format!("the hook `{name}` is `{text}`, the context may be left out, it may return a `Result`"),
+        ))
+    }
+
+    fn refuse_conn(&self) -> syn::Result<()> {
+        match self.conn {
+            CtxParam::None => Ok(()),
+            CtxParam::Reference | CtxParam::Value => Err(syn::Error::new(
+                self.ident.span(),
+                "a connection is given to its hooks only; elsewhere take it from the context: `c.conn()?`",
+            )),
+        }
+    }
+}
+
 fn action_name(mark: &Attribute, ident: &Ident) -> syn::Result<String> {
     let mut name = camel_case(ident);
     let mut span = ident.span();
@@ -239,8 +383,9 @@ fn check_plain(sig: &Signature) -> syn::Result<()> {
     Ok(())
 }
 
-fn inputs(sig: &Signature) -> syn::Result<(Receiver, CtxParam, Vec<Param>)> {
+fn inputs(sig: &Signature) -> syn::Result<(Receiver, CtxParam, CtxParam, Vec<Param>)> {
     let (mut receiver, mut ctx, mut params) = (Receiver::None, CtxParam::None, Vec::new());
+    let mut conn = CtxParam::None;
     for (position, input) in sig.inputs.iter().enumerate() {
         let typed = match input {
             FnArg::Receiver(this) => {
@@ -249,8 +394,11 @@ fn inputs(sig: &Signature) -> syn::Result<(Receiver, CtxParam, Vec<Param>)> {
             }
             FnArg::Typed(typed) => typed,
         };
-        let found = ctx_param(&typed.ty);
-        if found == CtxParam::None {
+        let found = named_param(&typed.ty, "Ctx");
+        let is_conn = named_param(&typed.ty, "Conn");
+        if is_conn != CtxParam::None && conn == CtxParam::None && params.is_empty() {
+            conn = is_conn;
+        } else if found == CtxParam::None {
             params.push(param(typed, sig, position + 1 == sig.inputs.len())?);
         } else if position == usize::from(receiver != Receiver::None) {
             ctx = found;
@@ -261,15 +409,24 @@ fn inputs(sig: &Signature) -> syn::Result<(Receiver, CtxParam, Vec<Param>)> {
             ));
         }
     }
-    Ok((receiver, ctx, params))
+    Ok((receiver, ctx, conn, params))
 }
 
 /// A parameter that is an argument.
 fn param(typed: &syn::PatType, sig: &Signature, is_last: bool) -> syn::Result<Param> {
     let fail = |span: proc_macro2::Span, why: &str| Err(syn::Error::new(span, why));
     match &*typed.ty {
-        // The bytes of an old state and the name of an action do not come over the wire.
-        Type::Reference(reference) if sig.ident != "migrate" && sig.ident != "before_action_response" => {
+        // The bytes of an old state and the name of an action, event or queue are lent by the node.
+        Type::Reference(reference)
+            if ![
+                "migrate",
+                "before_action_response",
+                "can_subscribe",
+                "can_publish",
+            ]
+            .iter()
+            .any(|hook| sig.ident == hook) =>
+        {
             return fail(
                 reference.span(),
                 "arguments come over the wire, so they are owned: take `String` for `&str`, `Vec<T>` for `&[T]`",
@@ -319,12 +476,12 @@ fn is_named(ty: &Type, name: &str) -> bool {
     matches!(ty, Type::Path(path) if path.path.segments.last().is_some_and(|last| last.ident == name))
 }
 
-fn ctx_param(ty: &Type) -> CtxParam {
+fn named_param(ty: &Type, name: &str) -> CtxParam {
     match ty {
-        Type::Reference(reference) if reference.mutability.is_none() && is_named(&reference.elem, "Ctx") => {
+        Type::Reference(reference) if reference.mutability.is_none() && is_named(&reference.elem, name) => {
             CtxParam::Reference
         }
-        ty if is_named(ty, "Ctx") => CtxParam::Value,
+        ty if is_named(ty, name) => CtxParam::Value,
         _ => CtxParam::None,
     }
 }

@@ -1,20 +1,22 @@
 //! The node as its gateway sees it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clinch_actor::Registry;
 use clinch_client::{RoutedCall, Router};
 use clinch_gateway::{Backend, BoxFuture, GatewayCall, ListQuery, Listing, Scope};
 use clinch_types::{
-    ActorError, ActorId, ActorInfo, CallError, CallOp, CallReply, ListRequest, NodeId, ShardId, Target, code,
-    codec, group, planted,
+    ActorError, ActorId, ActorInfo, CallError, CallOp, CallReply, ListRequest, NodeId, RequestId, ShardId,
+    Target, code, codec, group, planted,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
 
 use crate::auth::Tokens;
 use crate::control::Control;
+use crate::seams::NodeRng;
 use crate::shard::Owners;
 
 /// Time a listing may take per shard.
@@ -28,6 +30,7 @@ pub(crate) struct NodeBackend {
     pub(crate) control: Control,
     pub(crate) owners: Owners,
     pub(crate) tokens: Tokens,
+    pub(crate) rng: Arc<NodeRng>,
     pub(crate) metrics: PrometheusHandle,
 }
 
@@ -126,7 +129,11 @@ impl Backend for NodeBackend {
     fn call(&self, call: GatewayCall) -> BoxFuture<'_, Result<CallReply, CallError>> {
         Box::pin(async move {
             self.check_namespace(&call).await?;
+            // A question for items has no effect to be remembered, and may wait for long.
+            let request = matches!(call.op, CallOp::Poll { .. }).then(|| (RequestId::default(), 0));
             let routed = RoutedCall {
+                request,
+                door: call.door,
                 timeout: Some(call.timeout),
                 if_active: call.if_active,
                 params: call.params.map(Into::into),
@@ -136,12 +143,27 @@ impl Backend for NodeBackend {
         })
     }
 
+    fn draw(&self) -> u128 {
+        self.rng.u128()
+    }
+
     fn list(&self, query: ListQuery) -> BoxFuture<'_, Result<Listing, CallError>> {
         Box::pin(self.list_all(query))
     }
 
     fn actor_names(&self) -> Vec<String> {
         self.registry.types().map(|t| t.name().to_owned()).collect()
+    }
+
+    fn actions(&self, actor: &str) -> Vec<String> {
+        let kind = self.registry.get(actor);
+        let actions = kind.map(|kind| {
+            kind.actions()
+                .iter()
+                .map(|action| action.name.to_owned())
+                .collect()
+        });
+        actions.unwrap_or_default()
     }
 
     fn namespace_exists(&self, namespace: &str) -> bool {

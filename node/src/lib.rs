@@ -47,9 +47,10 @@ pub mod simulate;
 mod tasks;
 
 pub use clinch_actor::{
-    Actor, ActorKey, ActorOptions, Any, Call, Ctx, Durability, Emits, Error, Event, FireInfo, FromKey,
-    IntoKey, Message, MessageId, MissedTick, Origin, Queue, QueueHandle, RawHandle, Registry, Result,
-    RunOutcome, RunRecord, ScheduleEntry, ScheduleId, ShardedKey, Timing, actor, decode, encode,
+    Actor, ActorKey, ActorOptions, Any, Call, Conn, ConnId, ConnKind, Ctx, Durability, Emits, Error, Event,
+    FireInfo, Frame, FromKey, IntoKey, Message, MessageId, MissedTick, Origin, Queue, QueueHandle, RawHandle,
+    Registry, Result, RunOutcome, RunRecord, ScheduleEntry, ScheduleId, ShardedKey, Timing, actor, decode,
+    encode, http,
 };
 pub use clinch_client::{Client, ClientConfig, Cluster, HttpClient};
 pub use config::{
@@ -66,7 +67,7 @@ pub use clinch_actor::__private;
 
 /// What an actor's source file needs: `use clinch::prelude::*`.
 pub mod prelude {
-    pub use clinch_actor::{Actor, Ctx, Error, Event, Registry, Result};
+    pub use clinch_actor::{Actor, Conn, Ctx, Error, Event, Registry, Result};
     pub use clinch_client::Cluster;
 
     pub use crate::{NodeConfig, RunNode};

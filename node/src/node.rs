@@ -224,7 +224,7 @@ impl Node {
             registry: registry.clone(),
             caller,
             clock,
-            rng,
+            rng: rng.clone(),
             events: events.clone(),
             tasks: work.clone(),
             desk: desk.clone(),
@@ -246,6 +246,7 @@ impl Node {
             control: control.clone(),
             owners,
             tokens,
+            rng,
             metrics,
         });
         let gateways = open_gateway(&config, &backend, &door).await?;

@@ -4,7 +4,10 @@
 
 use bincode::{Decode, Encode};
 
-use crate::{ActorId, Epoch, Key, RegionId, RequestId, ShardId, Slot, Version, limits, slot_of};
+use crate::{
+    ActorId, ConnId, ConnKind, Door, Epoch, HttpRequest, Key, RegionId, RequestId, ShardId, Slot, Version,
+    limits, slot_of,
+};
 
 /// Which actor is meant.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -73,6 +76,82 @@ pub enum CallOp {
         /// Whether the reply comes when the message has been dealt with.
         wait: bool,
     },
+    /// Open a connection; its parameters are those of the call. The output is empty; items follow from the version of
+    /// the reply on.
+    Connect {
+        /// The connection's name, drawn by the gateway.
+        conn: ConnId,
+        /// What travels over it.
+        kind: ConnKind,
+        /// Path and query that were asked for; empty for [`ConnKind::Events`].
+        path: String,
+    },
+    /// Wait for items of a connection; neither wakes the actor nor counts as a use of it. The output is
+    /// [`codec`](crate::codec) of a [`Polled`](crate::Polled), without items when nothing came for a while.
+    Poll {
+        /// The connection.
+        conn: ConnId,
+        /// The gateway has all items up to this version.
+        seen: u64,
+        /// The epoch of the last answer; 0 for none.
+        epoch: Epoch,
+    },
+    /// Begin or end to send events of a name to a connection.
+    Subscribe {
+        /// The connection.
+        conn: ConnId,
+        /// The event's name.
+        event: String,
+        /// Whether to begin.
+        on: bool,
+    },
+    /// A message of a raw WebSocket for its actor.
+    Message {
+        /// The connection.
+        conn: ConnId,
+        /// Whether the bytes are text.
+        text: bool,
+        /// The content.
+        data: Vec<u8>,
+    },
+    /// The client has gone, or was sent away.
+    Disconnect {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// A raw HTTP request; the output is [`codec`](crate::codec) of an [`HttpReply`](crate::HttpReply).
+    Http(Box<HttpRequest>),
+    /// Look at the actor: the output is a CBOR map of `state`, `connections` and `queue`, as they are between turns.
+    Inspect,
+}
+
+impl CallOp {
+    /// Checks what concerns connections and raw requests against the limits.
+    fn check_conn(&self) -> Result<(), crate::ActorError> {
+        use crate::ActorError as E;
+        let over = |what: &str, len: usize, max: usize| match len > max {
+            true => Err(E::too_long(what, len, max)),
+            false => Ok(()),
+        };
+        match self {
+            Self::Connect { path, .. } => over("path", path.len(), limits::URI_MAX),
+            Self::Subscribe { event, .. } => over("event name", event.len(), limits::EVENT_NAME_MAX),
+            Self::Message { data, .. } => over("message", data.len(), limits::RAW_MESSAGE_MAX),
+            Self::Http(request) => {
+                over("method", request.method.len(), limits::ACTION_NAME_MAX)?;
+                over("path", request.uri.len(), limits::URI_MAX)?;
+                over("body", request.body.len(), limits::HTTP_BODY_MAX)
+            }
+            Self::Action { .. }
+            | Self::Resolve
+            | Self::Create
+            | Self::Destroy
+            | Self::Push { .. }
+            | Self::Poll { .. }
+            | Self::Inspect
+            | Self::Disconnect { .. } => Ok(()),
+        }
+    }
 }
 
 /// How fresh a read must be.
@@ -111,6 +190,8 @@ pub struct CallRequest {
     pub params: Option<Vec<u8>>,
     /// W3C trace context (trace id, parent span id, flags); all zero when absent.
     pub trace: [u8; 25],
+    /// How it came in, of a call from outside of the cluster.
+    pub door: Option<Box<Door>>,
 }
 
 impl CallRequest {
@@ -170,6 +251,15 @@ impl CallRequest {
                 ));
             }
         }
+        if let Some(len) = self.params.as_ref().map(Vec::len)
+            && len > limits::PARAMS_MAX
+        {
+            return Err(E::too_long("connection parameters", len, limits::PARAMS_MAX));
+        }
+        if let Some(door) = &self.door {
+            door.check()?;
+        }
+        self.op.check_conn()?;
         if let CallOp::Push { queue, body, .. } = &self.op {
             if queue.is_empty() || queue.len() > limits::QUEUE_NAME_MAX {
                 return Err(E::too_long("queue name", queue.len(), limits::QUEUE_NAME_MAX));

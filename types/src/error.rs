@@ -24,6 +24,8 @@ pub mod group {
     pub const SCHEDULE: &str = "schedule";
     /// Durable queues of an actor.
     pub const QUEUE: &str = "queue";
+    /// What a client may do.
+    pub const AUTH: &str = "auth";
     /// Namespaces.
     pub const NAMESPACE: &str = "namespace";
 }
@@ -70,6 +72,8 @@ pub mod code {
     pub const FULL: &str = "full";
     /// A hook ran longer than its time limit.
     pub const HOOK_TIMED_OUT: &str = "hook_timed_out";
+    /// The client may not.
+    pub const FORBIDDEN: &str = "forbidden";
     /// The default code of a `UserError`.
     pub const USER_ERROR: &str = "user_error";
 }

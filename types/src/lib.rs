@@ -7,6 +7,7 @@
 mod call;
 mod clock;
 pub mod codec;
+mod conn;
 mod error;
 mod ids;
 mod info;
@@ -18,6 +19,7 @@ mod route;
 
 pub use call::{CallMeta, CallOp, CallReply, CallRequest, Consistency, CreateSpec, Target};
 pub use clock::{Clock, WallMs};
+pub use conn::{ConnId, ConnIdError, ConnItem, ConnKind, ConnReply, Door, HttpReply, HttpRequest, Polled};
 pub use error::{ActorError, CallError, Reaction, code, group};
 pub use ids::{
     ActorId, ActorIdError, ClusterId, Epoch, Incarnation, NodeId, RegionId, RequestId, SessionId, ShardId,

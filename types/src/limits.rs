@@ -38,6 +38,24 @@ pub const QUEUE_MESSAGES_MAX: usize = 1000;
 pub const SCHEDULES_MAX: usize = 1000;
 /// One-way sends of one actor that have not arrived yet.
 pub const OUTBOX_MAX: usize = 1000;
+/// Connections of one actor.
+pub const CONNS_MAX: usize = 10_000;
+/// Largest encoded parameters of a connection, in bytes.
+pub const PARAMS_MAX: usize = 4 << 10;
+/// Largest encoded state of a connection, in bytes.
+pub const CONN_STATE_MAX: usize = 64 << 10;
+/// Events that one connection may subscribe to.
+pub const SUBSCRIPTIONS_MAX: usize = 256;
+/// Largest name of an event, in bytes.
+pub const EVENT_NAME_MAX: usize = 128;
+/// Bytes of the headers that go along with a call, names and values.
+pub const HEADERS_MAX: usize = 16 << 10;
+/// Largest message of a raw WebSocket, in bytes.
+pub const RAW_MESSAGE_MAX: usize = 1 << 20;
+/// Largest body of a raw HTTP request or of its answer, in bytes.
+pub const HTTP_BODY_MAX: usize = 4 << 20;
+/// Longest path and query of a raw request, in bytes.
+pub const URI_MAX: usize = 8 << 10;
 /// Calls that may wait for one actor.
 pub const ACTOR_QUEUE_MAX: usize = 1024;
 /// Longest chain of actors calling each other.

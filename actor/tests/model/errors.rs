@@ -204,6 +204,7 @@ impl clinch_actor::Actor for Relay {
     const NAME: &'static str = "relay";
     type Handle = clinch_actor::RawHandle;
     type Vars = ();
+    type ConnState = ();
 
     fn spec() -> clinch_actor::Spec<Self> {
         clinch_actor::Spec::<Self>::from_default()

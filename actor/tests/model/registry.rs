@@ -20,6 +20,7 @@ impl<const N: usize> Actor for Named<N> {
     const NAME: &'static str = NAMES[N];
     type Handle = RawHandle;
     type Vars = ();
+    type ConnState = ();
 
     fn options() -> ActorOptions {
         let mut options = ActorOptions::default();
@@ -45,6 +46,7 @@ impl Actor for Zero {
     const NAME: &'static str = "zero";
     type Handle = RawHandle;
     type Vars = ();
+    type ConnState = ();
 
     fn options() -> ActorOptions {
         let mut options = ActorOptions::default();

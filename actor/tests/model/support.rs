@@ -269,7 +269,7 @@ impl Caller for NodeCaller {
         Box::pin(async move {
             let output = match &call.op {
                 CallOp::Action { name, args } => node.run(name, args).await?,
-                CallOp::Resolve | CallOp::Create | CallOp::Destroy | CallOp::Push { .. } => Vec::new(),
+                _ => Vec::new(),
             };
             node.store.lock().outgoing.push(call);
             Ok(node.reply(output))

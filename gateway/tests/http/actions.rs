@@ -324,20 +324,14 @@ async fn only_post_calls_an_action() {
 async fn what_this_release_does_not_serve_says_so() {
     let server = Server::start().await;
     let id = server.actor("counter", "k").await;
-    for path in [
-        "connect",
-        "websocket",
-        "websocket/x",
-        "inspector/rpcs",
-        "dynamic/reload",
-    ] {
+    for path in ["inspect/rpcs", "dynamic/reload"] {
         let answer = server.get(&format!("/gateway/{id}/{path}")).await;
         answer.is_error(501, "api/not_implemented");
     }
-    let answer = server.post(&format!("/gateway/{id}/queue/jobs"), "{}").await;
-    answer.is_error(501, "api/not_implemented");
-    let answer = server.get(&format!("/gateway/{id}/request/x")).await;
-    answer.is_error(404, "handler/request_not_defined");
+    for path in ["connect", "websocket", "websocket/x"] {
+        let answer = server.get(&format!("/gateway/{id}/{path}")).await;
+        answer.is_error(400, "api/bad_request");
+    }
     let answer = server.get(&format!("/gateway/{id}/nope")).await;
     answer.is_error(404, "actor/not_found");
 }

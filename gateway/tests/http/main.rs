@@ -9,3 +9,4 @@ mod client;
 mod manager;
 mod plain;
 mod sockets;
+mod web_sockets;

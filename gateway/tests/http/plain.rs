@@ -171,3 +171,60 @@ async fn with_a_list_of_origins_others_get_no_leave() {
         .await;
     assert_eq!(other.header("access-control-allow-origin"), None);
 }
+
+#[tokio::test]
+async fn an_actor_is_inspected_by_those_who_may() {
+    let server = Server::start().await;
+    let id = server.actor("counter", "k").await;
+    let of = |path: &str| format!("/gateway/{id}/inspector/{path}");
+    let called = server.post(&of("action/increment"), r#"{"args":[5]}"#).await;
+    assert_eq!(called.json(), json!({"output": 5}));
+    assert_eq!(
+        server.get(&of("rpcs")).await.json(),
+        json!({"rpcs": ["increment"]})
+    );
+    assert_eq!(server.get(&of("state")).await.json()["isStateEnabled"], true);
+    assert_eq!(
+        server.get(&of("connections")).await.json(),
+        json!({"connections": []})
+    );
+    assert_eq!(
+        server.get(&of("summary")).await.json()["rpcs"],
+        json!(["increment"])
+    );
+    assert_eq!(
+        server.get(&of("traces")).await.json(),
+        json!({"otlp": [], "clamped": false})
+    );
+    server.get(&of("nope")).await.is_error(404, "actor/not_found");
+    server
+        .post(&of("state"), "{}")
+        .await
+        .is_error(405, "actor/method_not_allowed");
+    let both = server
+        .post(&of("action/increment"), r#"{"args":[5],"properties":{}}"#)
+        .await;
+    both.is_error(400, "message/malformed");
+    server
+        .post(&of("action/nope"), "{}")
+        .await
+        .is_error(404, "actor/action_not_found");
+
+    let guarded = Server::with(Memory::guarded(), GatewayConfig::default()).await;
+    let line = format!("GET {}", of("state"));
+    guarded
+        .send(&line, &[], b"")
+        .await
+        .is_error(401, "inspector/unauthorized");
+    let wrong = [("authorization", "Bearer wrong")];
+    guarded
+        .send(&line, &wrong, b"")
+        .await
+        .is_error(401, "inspector/unauthorized");
+    // With the right one the question gets as far as the actor, which is not there.
+    let right = [("authorization", "Bearer secret-token")];
+    guarded
+        .send(&line, &right, b"")
+        .await
+        .is_error(404, "actor/not_found");
+}

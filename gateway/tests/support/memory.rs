@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ciborium::Value;
 use clinch_gateway::{Backend, BoxFuture, GatewayCall, ListQuery, Listing, Scope};
 use clinch_types::{
-    ActorError, ActorId, ActorInfo, CallError, CallMeta, CallOp, CallReply, CreateSpec, Epoch, Key, RegionId,
-    ShardId, Target, Version, WallMs, code, codec, group, slot_of,
+    ActorError, ActorId, ActorInfo, CallError, CallMeta, CallOp, CallReply, ConnId, ConnItem, ConnReply,
+    CreateSpec, Epoch, HttpReply, Key, Polled, RegionId, ShardId, Target, Version, WallMs, code, codec,
+    group, slot_of,
 };
 
 use super::actors::{self, Outcome, Turn};
@@ -39,6 +40,17 @@ pub(crate) struct Memory {
     /// The calls that came, newest last; tests look at what reached the backend.
     pub(crate) calls: Mutex<Vec<GatewayCall>>,
     record: bool,
+    /// What connections are told.
+    pub(crate) told: Mutex<Told>,
+}
+
+/// What every connection is told with its first question, and which questions came.
+#[derive(Default)]
+pub(crate) struct Told {
+    pub(crate) items: Vec<(u64, ConnItem)>,
+    /// What answers of actions over connections have to wait for.
+    pub(crate) after: u64,
+    pub(crate) polled: Vec<(ConnId, u64)>,
 }
 
 impl Memory {
@@ -63,24 +75,80 @@ impl Memory {
         lock(&self.calls).pop().expect("a call reached the backend")
     }
 
+    #[expect(clippy::too_many_lines, reason = "an arm for each kind of call")]
     fn run(&self, call: GatewayCall) -> Result<(CallReply, Duration), CallError> {
+        let over = call.door.as_ref().is_some_and(|door| door.conn.is_some());
         let mut table = lock(&self.table);
         let (id, created) = table.find(&call)?;
         let Some(record) = table.actors.get_mut(&id) else {
             return Err(missing().into());
         };
-        let mut wait = Duration::ZERO;
+        let mut wait_time = Duration::ZERO;
         let output = match call.op {
             CallOp::Resolve | CallOp::Create => {
                 codec::encode(&record.info).expect("an actor's facts fit a frame")
             }
             CallOp::Destroy => {
                 table.remove(id);
-                return Ok((reply(id, 0, false, Vec::new()), wait));
+                return Ok((reply(id, 0, false, Vec::new()), wait_time));
             }
-            CallOp::Push { queue, .. } => {
-                let message = format!("these actors have no queue {queue:?}");
-                return Err(ActorError::new(group::ACTOR, code::INVALID_REQUEST, message).into());
+            // Dealt with at once in `done`, never in any other queue.
+            CallOp::Push { queue, wait, body } => match (wait, queue.as_str()) {
+                (true, "done") => body,
+                (true, _) => {
+                    wait_time = Duration::from_secs(3600);
+                    Vec::new()
+                }
+                (false, _) => vec![1],
+            },
+            CallOp::Connect { path, .. } if path.contains("no-entry") => {
+                return Err(ActorError::new(group::USER, "forbidden", "not you").into());
+            }
+            CallOp::Connect { .. } | CallOp::Subscribe { .. } | CallOp::Disconnect { .. } => Vec::new(),
+            CallOp::Poll { conn, seen, .. } => {
+                let mut told = lock(&self.told);
+                let items: Vec<(u64, ConnItem)> = match seen {
+                    0 => std::mem::take(&mut told.items),
+                    _ => Vec::new(),
+                };
+                told.polled.push((conn, seen));
+                if items.is_empty() {
+                    wait_time = Duration::from_millis(200);
+                }
+                codec::encode(&Polled {
+                    epoch: Epoch(1),
+                    items,
+                })
+                .expect("items fit a frame")
+            }
+            // What came goes back with the next question.
+            CallOp::Message { text, data, .. } => {
+                lock(&self.told).items.push((1, ConnItem::Message { text, data }));
+                Vec::new()
+            }
+            CallOp::Inspect => {
+                let parts = [
+                    ("state", record.state.clone()),
+                    ("connections", Value::Array(Vec::new())),
+                    ("queue", Value::Null),
+                ];
+                actors::cbor(&Value::Map(
+                    parts.map(|(name, value)| (name.into(), value)).into(),
+                ))
+            }
+            CallOp::Http(request) => {
+                let headers = call.door.map(|door| door.headers).unwrap_or_default();
+                let text = format!("{} {} {}", request.method, request.uri, headers.len());
+                let headers = vec![
+                    ("x-answer".to_owned(), b"yes".to_vec()),
+                    ("connection".to_owned(), b"close".to_vec()),
+                ];
+                let reply = HttpReply {
+                    status: 418,
+                    headers,
+                    body: text.into_bytes(),
+                };
+                codec::encode(&reply).expect("it fits a frame")
             }
             CallOp::Action { name, args } => {
                 let args: Value = ciborium::from_reader(&args[..])
@@ -97,20 +165,27 @@ impl Memory {
                 let output = match actors::run(turn, &name)? {
                     Outcome::Value(value) => value,
                     Outcome::Later(delay, value) => {
-                        wait = delay;
+                        wait_time = delay;
                         value
                     }
                     Outcome::Destroy => {
                         table.remove(id);
-                        return Ok((reply(id, 0, false, vec![0xf7]), wait));
+                        return Ok((reply(id, 0, false, vec![0xf7]), wait_time));
                     }
                 };
                 record.version += 1;
-                output.bytes()
+                match over {
+                    true => codec::encode(&ConnReply {
+                        after: lock(&self.told).after,
+                        output: output.bytes(),
+                    })
+                    .expect("it fits"),
+                    false => output.bytes(),
+                }
             }
         };
         let version = record.version;
-        Ok((reply(id, version, created, output), wait))
+        Ok((reply(id, version, created, output), wait_time))
     }
 }
 
@@ -203,6 +278,12 @@ impl Backend for Memory {
         })
     }
 
+    fn draw(&self) -> u128 {
+        let mut table = lock(&self.table);
+        table.made += 1;
+        table.made
+    }
+
     fn list(&self, query: ListQuery) -> BoxFuture<'_, Result<Listing, CallError>> {
         let after: Option<ActorId> = query.cursor.as_deref().and_then(|cursor| cursor.parse().ok());
         let limit = query.limit as usize;
@@ -224,6 +305,13 @@ impl Backend for Memory {
 
     fn actor_names(&self) -> Vec<String> {
         actors::NAMES.iter().map(ToString::to_string).collect()
+    }
+
+    fn actions(&self, actor: &str) -> Vec<String> {
+        match actor {
+            "counter" => vec!["increment".to_owned()],
+            _ => Vec::new(),
+        }
     }
 
     fn namespace_exists(&self, namespace: &str) -> bool {
@@ -295,7 +383,7 @@ fn taken(id: ActorId, key: &Key) -> ActorError {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

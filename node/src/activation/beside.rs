@@ -52,6 +52,7 @@ impl Owner {
     /// Reads what earlier owners left to be done beside the turns.
     pub(crate) fn load_beside(&mut self) -> std::io::Result<()> {
         self.load_outbox()?;
+        self.load_conns()?;
         for (key, _) in self.provisional.scan_all(b"W")? {
             let id: [u8; 16] = key[1..].try_into().map_err(std::io::Error::other)?;
             self.beside
@@ -281,7 +282,7 @@ impl Owner {
     /// Everything an actor keeps in many entries, for the purge after its destruction.
     pub(crate) fn rows_of(&self, id: ActorId, limit: usize) -> std::io::Result<Vec<Bytes>> {
         let mut rows = Vec::new();
-        for kind in *b"VQH" {
+        for kind in *b"VQHE" {
             let range = Prefix::of(crate::shard::keys::with_id(kind, id, &[]));
             let found = self
                 .provisional

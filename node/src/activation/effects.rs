@@ -29,15 +29,51 @@ pub(crate) fn check_output(output: Vec<u8>) -> Result<Vec<u8>, Error> {
 impl Owner {
     /// An exclusive turn has ended well: its effects become writes, its answer waits for their commit.
     pub(crate) fn commit(&mut self, id: ActorId, running: Running, turn: &Arc<Turn>, output: Vec<u8>) {
-        let tell = matches!(running, Running::Action { .. } | Running::Fire { .. });
-        let checked = check_output(output).and_then(|output| Ok((output, self.conclude(id, turn, tell)?)));
+        let tell = !matches!(
+            running,
+            Running::Start { .. } | Running::Destroy { .. } | Running::Sleep
+        );
+        let output = match running {
+            // Bounded where it was made.
+            Running::Request { .. } => Ok(output),
+            _ => check_output(output),
+        };
+        let checked = output.and_then(|output| Ok((output, self.conclude(id, turn, tell)?)));
         let (output, (state, effects)) = match checked {
             Ok(checked) => checked,
             Err(error) => return self.roll_back(id, running, error),
         };
         let wrote = self.pipeline.turns();
         match running {
-            Running::Action { open } => self.commit_action(id, open, state, effects, output),
+            Running::Action { open } | Running::Request { open } => {
+                self.commit_action(id, open, state, effects, output);
+            }
+            Running::Connect { open, seat } => {
+                let (destroy, mut keys) = (effects.destroy, Vec::new());
+                let seat = clinch_actor::ConnSeat {
+                    state: output.into(),
+                    ..*seat
+                };
+                self.open_conn(id, seat, &mut keys);
+                self.write_turn(id, state, effects, Some((open, Vec::new())), keys);
+                if destroy {
+                    self.start_destroy(id, None, Vec::new());
+                }
+            }
+            Running::Disconnect { open, conn } => {
+                let (destroy, mut keys) = (effects.destroy, Vec::new());
+                self.drop_conn(conn, &mut keys);
+                self.write_turn(id, state, effects, open.map(|open| (open, Vec::new())), keys);
+                if destroy {
+                    self.start_destroy(id, None, Vec::new());
+                }
+            }
+            Running::Guard { open, then } => {
+                if !effects.is_empty() || self.changed(id, &state) {
+                    self.write_turn(id, state, effects, None, Vec::new());
+                }
+                self.pass_guard(id, open, then, turn);
+            }
             Running::Start { created } => {
                 let mut keys = Vec::new();
                 if created {
@@ -184,7 +220,7 @@ impl Owner {
         Ok(Some((code, state)))
     }
 
-    fn encode_state(&self, id: ActorId) -> Result<Bytes, Error> {
+    pub(super) fn encode_state(&self, id: ActorId) -> Result<Bytes, Error> {
         let slot = self
             .slots
             .get(&id)
@@ -249,6 +285,16 @@ impl Owner {
             }
         }
         self.write_sends(id, version, effects.sends, &mut keys);
+        let told = self.tell_conns(id, version, &effects.events, effects.conns, Some(&mut keys));
+        if let Some(told) = told {
+            // Ahead of the answer: what a turn tells is on its way before the turn's caller knows of it.
+            self.pipeline.turn(TurnEnd {
+                actor: id,
+                release: Some(Release::Deliver(told)),
+                events: None,
+                provisional: Vec::new(),
+            });
+        }
         let epoch = self.epoch;
         let events = (!effects.events.is_empty()).then(|| EventBatch {
             actor: id,
@@ -361,6 +407,7 @@ impl Owner {
         work: UpdateState,
         done: oneshot::Sender<Result<Box<dyn std::any::Any + Send>, Error>>,
     ) {
+        let visitor = parent.visit().and_then(clinch_actor::Visit::seat);
         let init = super::turns::TurnFor {
             request: parent.request,
             chain: &parent.chain,
@@ -371,6 +418,12 @@ impl Owner {
             fire: None,
         };
         let Some(turn) = self.turn(id, init) else { return };
+        if let Some(seat) = visitor {
+            // As it is by now.
+            let seat = self.host.seats().get(id, seat.id).unwrap_or(seat);
+            let door = clinch_types::Door::default();
+            turn.set_visit(clinch_actor::Visit::new(door, Some(seat)));
+        }
         let Some(mut state) = self.slots.get_mut(&id).and_then(|s| s.state.take()) else {
             return;
         };
@@ -448,7 +501,16 @@ impl Owner {
                 tracing::error!(actor = %id, %error, "on_destroy failed");
                 self.erase(id, open, output);
             }
-            Running::Action { open } => {
+            Running::Disconnect { open, conn } => {
+                self.restore(id);
+                // The connection is gone, whatever the hook says.
+                tracing::error!(actor = %id, %conn, cause = ?error.internal_cause(), %error, "on_disconnect failed");
+                self.end_conn(id, open, conn);
+            }
+            Running::Action { open }
+            | Running::Request { open }
+            | Running::Connect { open, .. }
+            | Running::Guard { open, .. } => {
                 if !planted!("no-rollback") {
                     self.restore(id);
                 }

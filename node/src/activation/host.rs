@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use clinch_actor::{
-    BoxFuture, Caller, Error, Host, ReadState, RunRecord, ScheduleEntry, ScheduleId, Spawn, Stored, Turn,
-    UpdateState,
+    BoxFuture, Caller, ConnSeat, Error, Host, ReadState, RunRecord, ScheduleEntry, ScheduleId, Spawn, Stored,
+    Turn, UpdateState,
 };
 use clinch_types::{ActorId, CallError, Epoch, NodeId, WallMs, codec};
 use tokio::sync::oneshot;
 
+use super::lines::SeatTable;
 use crate::shard::keys;
 use crate::shard::records::{self, MessageRecord, Prefix};
 use crate::shard::{Internal, Provisional, ShardContext};
@@ -21,6 +22,7 @@ pub(crate) struct ShardHost {
     context: Arc<ShardContext>,
     provisional: Arc<Provisional>,
     epoch: Epoch,
+    seats: SeatTable,
 }
 
 impl ShardHost {
@@ -29,7 +31,12 @@ impl ShardHost {
             context,
             provisional,
             epoch,
+            seats: SeatTable::default(),
         }
+    }
+
+    pub(crate) fn seats(&self) -> &SeatTable {
+        &self.seats
     }
 
     fn ask(
@@ -168,6 +175,10 @@ impl Host for ShardHost {
 
     fn spawn(&self, turn: &Turn, spawn: Spawn) {
         super::beside::begin(&self.context, turn, spawn);
+    }
+
+    fn conns(&self, actor: ActorId) -> Vec<Arc<ConnSeat>> {
+        self.seats.of(actor)
     }
 
     fn node(&self) -> NodeId {

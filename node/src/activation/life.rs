@@ -219,6 +219,14 @@ impl Owner {
         );
         self.purges.push_back(id);
         self.drop_schedules(id, &mut written);
+        if let Some(told) = self.drop_conns_of(id, &mut written) {
+            self.pipeline.turn(TurnEnd {
+                actor: id,
+                release: Some(Release::Deliver(told)),
+                events: None,
+                provisional: Vec::new(),
+            });
+        }
         self.delete(&mut written, crate::shard::records::awake_mark(id));
         let version = Version(slot.version.0 + 1);
         let release = open.map(|open| {
@@ -368,6 +376,7 @@ impl Owner {
 
     /// Puts actors to sleep that asked for it and have nothing left to do.
     pub(crate) fn tuck_in(&mut self) {
+        self.see_off();
         for id in std::mem::take(&mut self.drowsy) {
             let Some(slot) = self.slots.get_mut(&id) else {
                 continue;
@@ -391,6 +400,7 @@ impl Owner {
         };
         self.fire_due(due_by);
         self.tick_beside();
+        self.tick_conns();
         self.sleep_idle();
         self.dedup.expire(self.dedup_now());
         self.purge();

@@ -5,21 +5,27 @@
 //! Not here: getting effects committed (`shard::pipeline`), finding actors (`shard::owner`).
 
 mod beside;
+mod conns;
 mod effects;
 mod fire;
 mod host;
+mod inspect;
 mod life;
+mod lines;
 mod outbox;
 mod queues;
 mod run;
 mod save;
 mod slot;
 mod timers;
+mod told;
 mod turns;
+mod visits;
 
 pub(crate) use beside::Beside;
 pub(crate) use host::ShardHost;
 pub(crate) use life::{resume, seconds_of};
+pub(crate) use lines::{Conns, Deliveries};
 pub(crate) use run::Ended;
 pub(crate) use slot::{Open, Slot, Work};
 pub(crate) use timers::Timers;

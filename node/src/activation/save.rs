@@ -31,6 +31,7 @@ impl Owner {
             && effects.schedules.is_empty()
             && effects.sends.is_empty()
             && effects.queue.is_empty()
+            && effects.conns.is_empty()
     }
 
     /// Keeps a turn's state in memory and answers.
@@ -51,6 +52,9 @@ impl Owner {
             && let Durability::MayLose(time) = slot.actor_type.options().durability
         {
             self.beside.unsaved.insert((Instant::now() + time, id), ());
+        }
+        if let Some(told) = self.tell_conns(id, version, &effects.events, Vec::new(), None) {
+            self.deliver(told);
         }
         if !effects.events.is_empty() {
             self.context.events.publish(EventBatch {

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use clinch_actor::{
-    ActorMeta, ActorType, Durability, Error, Hook, Life, ReadState, ScheduleEntry, ScheduleId, StateArc,
-    Turn, UpdateState,
+    ActorMeta, ActorType, ConnSeat, Durability, Error, Frame, Hook, Life, ReadState, ScheduleEntry,
+    ScheduleId, StateArc, Turn, UpdateState,
 };
-use clinch_types::{CallRequest, RequestId, Version, WallMs};
+use clinch_types::{CallRequest, ConnId, Door, HttpRequest, RequestId, Version, WallMs};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -27,12 +27,39 @@ pub(crate) struct Open {
     pub(crate) reply: ReplyTo,
     /// This call created the actor.
     pub(crate) created: bool,
+    /// Who calls, of a call from outside that has not been let in yet.
+    pub(crate) caller: Option<Box<Caller>>,
+}
+
+/// Who calls from outside of the cluster.
+#[derive(Default)]
+pub(crate) struct Caller {
+    pub(crate) door: Door,
+    /// CBOR of the connection parameters.
+    pub(crate) params: Option<Bytes>,
+    /// Its connection, of one that has been let in.
+    pub(crate) seat: Option<Arc<ConnSeat>>,
+}
+
+/// What begins once a visitor has been let in.
+pub(crate) enum Guarded {
+    Action {
+        index: usize,
+        args: Bytes,
+    },
+    Push {
+        queue: String,
+        body: Vec<u8>,
+        wait: bool,
+    },
 }
 
 /// Something the actor must do, in order of arrival.
 pub(crate) enum Work {
     /// An action somebody called.
     Action { open: Open, index: usize, args: Bytes },
+    /// Show what the actor is made of.
+    Inspect { open: Open },
     /// Find out who the actor is (it is awake, so it exists).
     Resolve { open: Open },
     /// Destroy it.
@@ -46,6 +73,16 @@ pub(crate) enum Work {
         body: Vec<u8>,
         wait: bool,
     },
+    /// A client connects.
+    Connect { open: Open, seat: Box<ConnSeat> },
+    /// A message of a raw WebSocket.
+    Message { open: Open, conn: ConnId, frame: Frame },
+    /// A connection that needs leave to subscribe.
+    Subscribe { open: Open, conn: ConnId, event: String },
+    /// A connection ends.
+    Disconnect { open: Option<Open>, conn: ConnId },
+    /// A raw HTTP request.
+    Request { open: Open, request: Box<HttpRequest> },
     /// An action without `self` has ended well and asked for something: committed as a turn, with its answer.
     Settle {
         open: Open,
@@ -78,6 +115,23 @@ pub(crate) enum Running {
     },
     Fire {
         entry: Box<ScheduleEntry>,
+    },
+    Connect {
+        open: Open,
+        seat: Box<ConnSeat>,
+    },
+    Disconnect {
+        open: Option<Open>,
+        conn: ConnId,
+    },
+    /// A raw HTTP request, whose answer has a limit of its own.
+    Request {
+        open: Open,
+    },
+    /// A visitor is let in, for what begins then.
+    Guard {
+        open: Open,
+        then: Guarded,
     },
     /// `on_destroy`, after the turn (or call) that asked for it.
     Destroy {
@@ -189,14 +243,33 @@ impl Slot {
 }
 
 impl Open {
-    pub(crate) fn new(request: &CallRequest, deadline: Instant, reply: ReplyTo) -> Self {
-        Self {
+    /// Whether it comes from outside, over no connection that has been let in.
+    pub(crate) fn is_outside(&self) -> bool {
+        self.caller
+            .as_ref()
+            .is_some_and(|caller| caller.seat.is_none() && caller.door.conn.is_none())
+    }
+
+    /// Takes out of a call who makes it.
+    pub(crate) fn of(mut request: CallRequest, deadline: Instant, reply: ReplyTo) -> (CallRequest, Self) {
+        let (door, params) = (request.door.take(), request.params.take());
+        // Calls of other actors and of programs with a certificate of the cluster come in without any of these.
+        let caller = (door.is_some() || params.is_some()).then(|| {
+            Box::new(Caller {
+                door: door.map(|door| *door).unwrap_or_default(),
+                params: params.map(Bytes::from),
+                seat: None,
+            })
+        });
+        let open = Self {
+            caller,
             request: request.request,
             long_dedup: request.long_dedup,
             chain: request.chain.clone(),
             deadline,
             reply,
             created: false,
-        }
+        };
+        (request, open)
     }
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::run::{Ended, Exclusive, Outcome, poll_now, spawn, timed_out};
 use super::slot::{Open, Running, Work};
+use super::visits::Visited;
 use crate::shard::Owner;
 
 impl Owner {
@@ -33,16 +34,24 @@ impl Owner {
             };
             let Some(front) = busy.queue.get(next) else { break };
             let shared = match front {
-                Work::Action { index, .. } => match slot.actor_type.actions()[*index].kind {
-                    ActionKind::Shared | ActionKind::Interleaved => true,
+                Work::Action { open, index, .. } => match slot.actor_type.actions()[*index].kind {
+                    // A visitor is let in and out, which changes the state.
+                    ActionKind::Shared | ActionKind::Interleaved => {
+                        !(open.is_outside() && slot.actor_type.conn_hooks().any)
+                    }
                     ActionKind::Exclusive => false,
                 },
-                Work::Read { .. } | Work::Resolve { .. } => true,
+                Work::Read { .. } | Work::Resolve { .. } | Work::Inspect { .. } => true,
                 Work::Destroy { .. }
                 | Work::Fire { .. }
                 | Work::Update { .. }
                 | Work::Settle { .. }
                 | Work::Push { .. }
+                | Work::Connect { .. }
+                | Work::Message { .. }
+                | Work::Subscribe { .. }
+                | Work::Disconnect { .. }
+                | Work::Request { .. }
                 | Work::Sleep => false,
             };
             if !shared && busy.readers > 0 {
@@ -74,6 +83,7 @@ impl Owner {
         match work {
             Work::Action { open, index, args } => self.start_action(id, open, index, args),
             Work::Resolve { open } => self.resolve(id, open),
+            Work::Inspect { open } => self.inspect(id, open),
             Work::Destroy { open } => self.start_destroy(id, Some(open), Vec::new()),
             Work::Fire { id: schedule, due } => self.start_fire(id, schedule, due),
             Work::Push {
@@ -81,7 +91,15 @@ impl Owner {
                 queue,
                 body,
                 wait,
-            } => self.push(id, open, &queue, body, wait),
+            } => match open.caller.is_some() && self.guards_queues(id) {
+                true => self.start_publish(id, open, queue, body, wait),
+                false => self.push(id, open, &queue, body, wait),
+            },
+            Work::Connect { open, seat } => self.start_connect(id, open, *seat),
+            Work::Message { open, conn, frame } => self.start_message(id, open, conn, frame),
+            Work::Subscribe { open, conn, event } => self.start_subscribe(id, open, conn, event),
+            Work::Disconnect { open, conn } => self.start_disconnect(id, open, conn),
+            Work::Request { open, request } => self.start_request(id, open, *request),
             Work::Settle { open, turn, output } => self.settle(id, open, &turn, output),
             Work::Read { work, done } => {
                 let Some(state) = self.slots.get(&id).and_then(|s| s.state.clone()) else {
@@ -113,13 +131,22 @@ impl Owner {
         }))
     }
 
-    fn start_action(&mut self, id: ActorId, open: Open, index: usize, args: Bytes) {
+    pub(crate) fn start_action(&mut self, id: ActorId, open: Open, index: usize, args: Bytes) {
         let now = Instant::now();
         if open.deadline <= now {
             let reason = "the call's time was up while it waited for its actor".into();
             let shard = self.context.id;
             return self.answer(open, Err(clinch_types::CallError::Unavailable { shard, reason }));
         }
+        let Some(Visited {
+            open,
+            index,
+            args,
+            visit,
+        }) = self.admit_visitor(id, open, index, args)
+        else {
+            return;
+        };
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
@@ -136,6 +163,9 @@ impl Owner {
             fire: None,
         };
         let Some(turn) = self.turn(id, init) else { return };
+        if let Some(visit) = visit {
+            turn.set_visit(visit);
+        }
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
@@ -505,7 +535,7 @@ fn limit_of(options: &clinch_actor::ActorOptions, hook: Hook) -> (&'static str, 
     }
 }
 
-async fn in_time<T>(
+pub(crate) async fn in_time<T>(
     name: &str,
     limit: std::time::Duration,
     hook: BoxFuture<'static, Result<T, Error>>,
@@ -535,9 +565,15 @@ impl Work {
             Self::Read { .. } | Self::Update { .. } | Self::Settle { .. } => true,
             Self::Action { .. }
             | Self::Resolve { .. }
+            | Self::Inspect { .. }
             | Self::Destroy { .. }
             | Self::Fire { .. }
             | Self::Push { .. }
+            | Self::Connect { .. }
+            | Self::Message { .. }
+            | Self::Subscribe { .. }
+            | Self::Disconnect { .. }
+            | Self::Request { .. }
             | Self::Sleep => false,
         }
     }
@@ -547,9 +583,15 @@ impl Work {
         match self {
             Self::Action { open, .. }
             | Self::Resolve { open }
+            | Self::Inspect { open }
             | Self::Destroy { open }
             | Self::Push { open, .. }
+            | Self::Connect { open, .. }
+            | Self::Message { open, .. }
+            | Self::Subscribe { open, .. }
+            | Self::Request { open, .. }
             | Self::Settle { open, .. } => Some(open),
+            Self::Disconnect { open, .. } => open,
             Self::Fire { .. } | Self::Read { .. } | Self::Update { .. } | Self::Sleep => None,
         }
     }
@@ -559,8 +601,11 @@ impl Running {
     /// The caller who waits for this turn, if any.
     pub(crate) fn into_open(self) -> Option<Open> {
         match self {
-            Self::Action { open } => Some(open),
-            Self::Destroy { open, .. } => open,
+            Self::Action { open }
+            | Self::Connect { open, .. }
+            | Self::Request { open }
+            | Self::Guard { open, .. } => Some(open),
+            Self::Destroy { open, .. } | Self::Disconnect { open, .. } => open,
             Self::Start { .. } | Self::Fire { .. } | Self::Sleep => None,
         }
     }

@@ -32,6 +32,7 @@ impl Owner {
         if let Err(error) = request.check() {
             return reply.send(Err(error.into()));
         }
+        let reply = reply.over(&request);
         let id = request.request;
         if id.seq > 0 {
             self.dedup.acknowledge(id.session, request.acked_below);
@@ -70,13 +71,16 @@ impl Owner {
 
     /// Finds the call's actor, wakes or makes it, and queues the work.
     fn dispatch(&mut self, request: CallRequest, deadline: Instant, reply: ReplyTo) -> std::io::Result<()> {
-        let open = Open::new(&request, deadline, reply);
+        let (request, open) = Open::of(request, deadline, reply);
         let CallRequest {
             target,
             op,
             if_active,
             ..
         } = request;
+        let Some((op, open)) = self.give_conns(op, open)? else {
+            return Ok(());
+        };
         match target {
             Target::Id(id) => {
                 if !self.slots.contains_key(&id) && !self.wake_by_id(id, if_active)? {
@@ -104,7 +108,7 @@ impl Owner {
                 let create = match op {
                     CallOp::Create => Some(create.unwrap_or_default()),
                     CallOp::Destroy => None,
-                    CallOp::Action { .. } | CallOp::Resolve | CallOp::Push { .. } => create,
+                    _ => create,
                 };
                 let Some(create) = create.filter(|_| !if_active) else {
                     let error = self.missing(if_active, format!("there is no actor {name} with key {key}"));
@@ -277,18 +281,10 @@ impl Owner {
             },
             CallOp::Resolve | CallOp::Create => Work::Resolve { open },
             CallOp::Destroy => Work::Destroy { open },
-            CallOp::Push { queue, body, wait } => {
-                // A message waits for no turn, only for the actor to be there.
-                if slot.takes_messages() && !self.pipeline.full() {
-                    return self.push(id, open, &queue, body, wait);
-                }
-                Work::Push {
-                    open,
-                    queue,
-                    body,
-                    wait,
-                }
-            }
+            other => match self.visit_of(id, other, open) {
+                Some(work) => work,
+                None => return,
+            },
         };
         self.enqueue(id, work);
     }

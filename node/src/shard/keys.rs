@@ -16,6 +16,8 @@
 //! | `H` id, schedule id, number | one firing of a repeated schedule ([`super::records`], as the following) |
 //! | `Q` id, queue, number | a message of a durable queue |
 //! | `O` id, number | a one-way send that has not arrived yet |
+//! | `C` id, connection | an open connection ([`super::conn_records`], as the following) |
+//! | `E` id, version | what a turn told connections, as long as one may need it again |
 //! | `W` id | mark: the actor is to be awake, its `run` hook has something to do |
 
 use bincode::{Decode, Encode};

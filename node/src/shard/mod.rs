@@ -6,6 +6,7 @@
 //! Not here: what an actor does when awake (`activation`), which shards exist (`control`).
 
 mod admission;
+pub(crate) mod conn_records;
 pub(crate) mod dedup;
 mod events;
 mod group;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 use clinch_actor::{Error, Spawn, Turn};
 use clinch_transport::Inbound;
 use clinch_types::{
-    CallError, CallReply, CallRequest, ListReply, ListRequest, NodeId, RequestId, ShardId, codec,
+    CallError, CallReply, CallRequest, ConnId, ListReply, ListRequest, NodeId, RequestId, ShardId, codec,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -47,14 +48,25 @@ pub(crate) enum ReplyTo {
     Remote(Inbound),
     /// To a caller in this process.
     Local(oneshot::Sender<Result<CallReply, CallError>>),
+    /// To a gateway, that tells it over a connection.
+    Conn(ConnId, Box<ReplyTo>),
 }
 
 impl ReplyTo {
+    /// Notes which connection the call came over, if it did.
+    pub(crate) fn over(self, request: &CallRequest) -> Self {
+        match request.door.as_ref().and_then(|door| door.conn) {
+            Some(conn) => Self::Conn(conn, Box::new(self)),
+            None => self,
+        }
+    }
+
     pub(crate) fn send(self, result: Result<CallReply, CallError>) {
         match self {
             Self::Remote(inbound) => respond(inbound, &result),
             // The caller may be gone; what was committed stands.
             Self::Local(sender) => drop(sender.send(result)),
+            Self::Conn(_, inner) => inner.send(result),
         }
     }
 }
@@ -90,6 +102,8 @@ pub(crate) enum Release {
     },
     /// Work that begins beside the turns.
     Spawn { turn: Arc<Turn>, spawns: Vec<Spawn> },
+    /// What a turn tells connections of its actor.
+    Deliver(crate::activation::Deliveries),
     /// One-way sends of an actor that may leave.
     Sends {
         source: clinch_types::ActorId,

@@ -22,7 +22,7 @@ use super::dedup::Dedup;
 use super::keys::{self, DedupRecord, KeyHash};
 use super::pipeline::Pipeline;
 use super::{Provisional, Release, ReplyTo, ShardContext, Write};
-use crate::activation::{Beside, Open, ShardHost, Slot, Timers, Work};
+use crate::activation::{Beside, Conns, Open, ShardHost, Slot, Timers, Work};
 
 /// What an interleaved action asks of its actor's state.
 pub(crate) enum Internal {
@@ -65,6 +65,7 @@ pub(crate) struct Owner {
     /// Shared and interleaved turns in progress: who waits, and the turn of an interleaved one.
     pub(crate) reading: FxHashMap<u64, (Open, Option<Arc<Turn>>)>,
     pub(crate) beside: Beside,
+    pub(crate) conns: Conns,
     pub(crate) born: Instant,
     /// When the message being handled was taken: asking the clock once for each is enough.
     pub(crate) now: Instant,
@@ -104,6 +105,7 @@ impl Owner {
             purges: VecDeque::new(),
             reading: FxHashMap::default(),
             beside: Beside::default(),
+            conns: Conns::default(),
             born: Instant::now(),
             now: Instant::now(),
             born_wall: context.clock.wall(),
@@ -220,10 +222,10 @@ impl Owner {
                     && let Some(others) = self.open.remove(&request)
                 {
                     for other in others {
-                        other.send(result.clone());
+                        self.hand_out(other, result.clone());
                     }
                 }
-                reply.send(result);
+                self.hand_out(reply, result);
             }
             // The interleaved action may be gone; the write stands.
             Release::Update { done, value } => drop(done.send(Ok(value))),
@@ -232,6 +234,7 @@ impl Owner {
                     turn.host.spawn(&turn, spawn);
                 }
             }
+            Release::Deliver(told) => self.deliver(told),
             Release::Sends { source, numbers } => self.sends_committed(source, numbers),
         }
     }
@@ -323,6 +326,9 @@ impl Owner {
         for (_, (_, open)) in std::mem::take(&mut self.beside.waiting) {
             self.answer(open, Err(moved()));
         }
+        self.take_polls()
+            .into_iter()
+            .for_each(|open| self.answer(open, Err(moved())));
         for (_, others) in std::mem::take(&mut self.open) {
             for other in others {
                 other.send(Err(moved()));
@@ -341,7 +347,7 @@ impl Owner {
             }
             Release::Update { done, .. } => drop(done.send(Err(Error::from(error)))),
             // The turn did not commit, or the next owner finds its sends.
-            Release::Spawn { .. } | Release::Sends { .. } => {}
+            Release::Spawn { .. } | Release::Deliver(_) | Release::Sends { .. } => {}
         }
     }
 

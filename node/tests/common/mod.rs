@@ -279,6 +279,7 @@ pub fn request_for(key: &str, action: &str, args: impl Serialize, request: Reque
         chain: Vec::new(),
         params: None,
         trace: [0; 25],
+        door: None,
     }
 }
 

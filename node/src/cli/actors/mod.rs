@@ -3,11 +3,14 @@
 //! They show the model, and an unmodified client of the protocol can be tried against them; a program of one's own
 //! registers its own types instead.
 
+mod chat;
 mod counter;
 mod echo;
 mod errors;
+mod hooks;
 mod kv_store;
 mod lives;
+mod raw;
 mod reminders;
 mod shop;
 
@@ -19,6 +22,15 @@ pub use counter::{Counter, CounterHandle, NewCount};
 pub fn registry() -> Registry {
     Registry::new()
         .actor::<Counter>()
+        .actor::<chat::ChatRoom>()
+        .actor::<chat::ConnState>()
+        .actor::<chat::BadOnConnect>()
+        .actor::<chat::AuthHeader>()
+        .actor::<hooks::Hooks>()
+        .actor::<raw::RawHttp>()
+        .actor::<raw::RawSocket>()
+        .actor::<raw::NoHandlers>()
+        .actor::<raw::QueueWorker>()
         .actor::<echo::Echo>()
         .actor::<echo::Meta>()
         .actor::<errors::Errors>()
@@ -41,6 +53,6 @@ mod tests {
     fn the_example_actors_are_sound() {
         let registry = super::registry();
         registry.check().unwrap();
-        assert_eq!(registry.types().count(), 15);
+        assert_eq!(registry.types().count(), 24);
     }
 }
