@@ -11,6 +11,8 @@
 //! | `game_room` | a tick loop beside the actions |
 //! | `mirror_sqlite` | every change of the state in an external database, in order and once |
 //! | `axum_app` | a node inside a web application |
+//! | `chat` | a chat room in a browser page: raw HTTP and raw WebSockets of one actor |
+//! | `agent` | an agent that streams a model's answer piece by piece |
 //!
 //! `tests/examples.rs` runs each of them as a program and looks at what it says.
 
@@ -26,6 +28,8 @@ mod guides {
     struct Schedules;
     #[doc = include_str!("../../docs/guide/queues.md")]
     struct Queues;
+    #[doc = include_str!("../../docs/guide/connections.md")]
+    struct Connections;
     #[doc = include_str!("../../docs/guide/testing.md")]
     struct Testing;
     #[doc = include_str!("../../docs/guide/patterns.md")]

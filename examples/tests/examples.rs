@@ -92,6 +92,72 @@ async fn the_mirror_has_every_change() {
     assert_eq!(says_alone("mirror_sqlite").await, "mirrored: 110\n");
 }
 
+#[tokio::test]
+async fn the_agent_streams_its_answer_and_remembers() {
+    assert_eq!(
+        says_alone("agent").await,
+        "... hello\n... world\nhello world\nuser: world hello\nagent: hello world\n"
+    );
+}
+
+#[tokio::test]
+async fn two_pages_chat_and_the_room_takes_at_most_sixty_lines() {
+    use futures_util::{SinkExt, StreamExt};
+    use tokio_tungstenite::tungstenite::Message;
+    let source = include_str!("../examples/chat.rs");
+    let lines = source.lines().filter(|line| !line.trim().is_empty()).count();
+    assert!(lines <= 60, "{lines} lines");
+
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut chat = program("chat");
+    let mut chat = chat
+        .arg("0")
+        .current_dir(dir.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut out = BufReader::new(chat.stdout.take().expect("a pipe")).lines();
+    let line = timeout(PATIENCE, out.next_line()).await.expect("in time");
+    let url = line.expect("readable").expect("a line");
+    let (address, path) = url
+        .strip_prefix("http://")
+        .and_then(|url| url.split_once('/'))
+        .expect("an address");
+    let page = http(address, &format!("GET /{path}")).await;
+    assert!(page.contains("<title>Chat</title>"), "{page}");
+    let socket = || async {
+        let stream = TcpStream::connect(address).await.expect("the gateway listens");
+        let url = format!("ws://{address}/{}", path.replacen("/request/", "/websocket/", 1));
+        let (socket, _) = tokio_tungstenite::client_async(url, stream)
+            .await
+            .expect("a socket");
+        socket
+    };
+    let (mut ada, mut bob) = (socket().await, socket().await);
+    ada.send(Message::text("/name ada")).await.expect("sent");
+    ada.send(Message::text("hello")).await.expect("sent");
+    for socket in [&mut ada, &mut bob] {
+        let heard = timeout(PATIENCE, socket.next()).await.expect("in time");
+        assert_eq!(
+            heard.expect("a message").expect("sound"),
+            Message::text("ada: hello")
+        );
+    }
+    bob.send(Message::text("hi")).await.expect("sent");
+    let heard = timeout(PATIENCE, ada.next()).await.expect("in time");
+    assert_eq!(
+        heard.expect("a message").expect("sound"),
+        Message::text("somebody: hi")
+    );
+    let mut late = socket().await;
+    let heard = timeout(PATIENCE, late.next()).await.expect("in time");
+    assert_eq!(
+        heard.expect("a message").expect("sound"),
+        Message::text("ada: hello")
+    );
+    chat.kill().await.expect("it ends");
+}
+
 async fn http(to: &str, request: &str) -> String {
     let exchange = async {
         let mut socket = TcpStream::connect(to).await?;

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // Unmodified RivetKit clients of two generations, in every encoding, against a running gateway.
 //   npm install && ENDPOINT=http://127.0.0.1:6420 node smoke.mjs
-// The server must host `counter`; cases on `echo`, `errors` and `withInput` run when it has those actors.
+// The server must host `counter`; cases on other actors, named in brackets, run when it has them.
 // NAMESPACE and TOKEN are optional. The last line is `N passed, N failed`; the exit status is 0 only without failures.
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
@@ -84,6 +84,93 @@ const CASES = {
 	},
 };
 
+/** Cases that need no encoding of their own, or only one generation has. */
+Object.assign(CASES, {
+	"events of a connection come in order, each before the answer of its action": async ({ client, key }) => {
+		const conn = client.counter.getOrCreate([key]).connect();
+		const seen = [];
+		conn.on("newCount", (count) => seen.push(count));
+		conn.on("tick", (n) => seen.push(`tick ${n}`));
+		assert.equal(await conn.increment(5), 5);
+		assert.deepEqual(seen, [5]);
+		await conn.burst(3);
+		assert.deepEqual(seen, [5, "tick 0", "tick 1", "tick 2"]);
+		await client.counter.getOrCreate([key]).increment(1);
+		await eventually(() => seen.includes(6), "an event of somebody else's call");
+		await conn.dispose();
+	},
+	"a hundred calls over one connection are answered one by one": async ({ client, key }) => {
+		const conn = client.counter.getOrCreate([key]).connect();
+		const counts = await Promise.all(Array.from({ length: 100 }, () => conn.increment(1)));
+		assert.deepEqual(counts, Array.from({ length: 100 }, (_, index) => index + 1));
+		await rejects(conn.noSuchAction(), "actor", "action_not_found");
+		await conn.dispose();
+	},
+	"[chatRoom] a room knows who is there and tells everybody": async ({ client, key }) => {
+		const enter = (username) => client.chatRoom.getOrCreate([key], { params: { username } }).connect();
+		const amy = enter("amy");
+		const heard = [];
+		amy.on("newMessage", (message) => heard.push(message));
+		amy.on("userLeft", ({ username }) => heard.push(`${username} left`));
+		await amy.whoAmI();
+		const bob = enter("bob");
+		await bob.sendMessage("hello");
+		assert.deepEqual(await amy.users(), ["amy", "bob"]);
+		await eventually(() => heard.length === 1, "the message");
+		assert.deepEqual(heard, [{ from: "bob", text: "hello" }]);
+		await bob.dispose();
+		await eventually(() => heard.includes("bob left"), "the end of bob's connection");
+		assert.deepEqual(await amy.users(), ["amy"]);
+		await amy.dispose();
+	},
+	"[chatRoom] who is refused is told why": async ({ client, key }) => {
+		const conn = client.chatRoom.getOrCreate([key], { params: { authToken: "bad" } }).connect();
+		const error = await rejects(conn.history(), "user", "forbidden");
+		assert.deepEqual(error.metadata, { reason: "bad token" });
+		await conn.dispose();
+	},
+	"[rawHttp] requests reach the actor as they are": async ({ client, key }) => {
+		const handle = client.rawHttp.getOrCreate([key], { params: { who: "me" } });
+		const headers = { "x-test-one": "1" };
+		const response = await handle.fetch("/echo/a?x=%2F", { method: "POST", body: "hello", headers });
+		assert.equal(response.headers.get("x-from-actor"), "yes");
+		const { method, path, search, body, params, headers: seen } = await response.json();
+		assert.deepEqual([method, path, search, body], ["POST", "/echo/a", "?x=%2F", "hello"]);
+		assert.deepEqual([params, seen], [{ who: "me" }, headers]);
+		assert.equal((await handle.fetch("/status/418")).status, 418);
+	},
+	"[rawSocket] messages pass both ways": async ({ client, key }) => {
+		const handle = client.rawSocket.getOrCreate([key]);
+		const socket = await (handle.webSocket ?? handle.websocket).call(handle, "a?b=1");
+		const heard = [];
+		socket.addEventListener("message", ({ data }) => heard.push(data));
+		await eventually(() => heard.length === 1, "the welcome");
+		assert.equal(JSON.parse(heard[0]).path, "/websocket/a?b=1");
+		socket.send("ping");
+		await eventually(() => heard.length === 2, "the answer");
+		assert.equal(heard[1], "pong");
+		const closed = new Promise((resolve) => socket.addEventListener("close", resolve));
+		socket.send("close-me");
+		const { code, reason } = await closed;
+		assert.deepEqual([code, reason], [4001, "bye now"]);
+	},
+	"[queueWorker] messages are worked off": async ({ client, key, version }) => {
+		const worker = client.queueWorker.getOrCreate([key]);
+		if (version === "rivetkit-2.0") return;
+		const answer = await worker.send("tasks", { n: 21 }, { wait: true, timeout: 8000 });
+		assert.deepEqual(answer, { status: "completed", response: { doubled: 42 } });
+		await rejects(worker.send("guarded", 1), "auth", "forbidden");
+	},
+});
+
+async function eventually(holds, what) {
+	const until = Date.now() + 8000;
+	while (!holds()) {
+		if (Date.now() > until) throw new Error(`not in time: ${what}`);
+		await new Promise((resolve) => setTimeout(resolve, 10));
+	}
+}
+
 async function rejects(promise, group, code) {
 	let caught;
 	await assert.rejects(promise, (error) => {
@@ -128,7 +215,7 @@ for (const version of CLIENTS) {
 			}
 			const client = createClient({ endpoint, namespace, encoding, ...(token ? { token } : {}) });
 			try {
-				await within(run({ client, key: randomUUID() }));
+				await within(run({ client, version, key: randomUUID() }));
 				passed++;
 			} catch (error) {
 				failed++;
