@@ -116,6 +116,13 @@ pub(crate) struct Deliveries {
 }
 
 impl Line {
+    /// Whether nothing may come behind what waits: it was cut, or its actor is gone.
+    pub(super) fn is_told_its_end(&self) -> bool {
+        self.waiting
+            .back()
+            .is_some_and(|(version, _)| *version == u64::MAX)
+    }
+
     /// Whether it is among its actor's connections.
     pub(super) fn is_open(&self) -> bool {
         self.phase == Phase::Open

@@ -41,6 +41,9 @@ impl Owner {
                 let Some(line) = self.conns.lines.get_mut(&conn) else {
                     continue;
                 };
+                if line.is_told_its_end() {
+                    continue;
+                }
                 if !touched.contains(&conn) && line.bytes > WAITING_MAX && line.phase == Phase::Open {
                     slow.insert(conn);
                 }
