@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use clinch_types::{ActorId, CallOp, CallReply, Consistency, RequestId, Target};
+use clinch_types::{ActorId, CallOp, CallReply, ConnId, Consistency, Door, RequestId, Target};
 
 use crate::Error;
 
@@ -17,6 +17,11 @@ pub trait Caller: Send + Sync + 'static {
     /// Ends with the reply or an error; never waits without bound. Retries, if any, happen inside and under one
     /// request id.
     fn call(&self, call: OutgoingCall) -> BoxFuture<'static, Result<CallReply, Error>>;
+
+    /// A name for a new connection that nobody else draws or guesses; `None` where there are no connections.
+    fn draw_conn(&self) -> Option<ConnId> {
+        None
+    }
 }
 
 /// One call as a handle hands it over.
@@ -40,6 +45,8 @@ pub struct OutgoingCall {
     pub params: Option<Bytes>,
     /// The request id, where the caller remembers it itself: a call that is repeated after a restart. `None` draws one.
     pub request: Option<OwnRequest>,
+    /// How the call comes to the actor, when it opens a connection or travels over one.
+    pub door: Option<Box<Door>>,
 }
 
 /// A request id that its caller keeps.

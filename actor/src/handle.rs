@@ -11,12 +11,13 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use clinch_types::{
-    ActorId, CallMeta, CallOp, CallReply, Consistency, CreateSpec, RegionId, Target, WallMs, code, group,
-    limits,
+    ActorId, CallMeta, CallOp, CallReply, ConnId, Consistency, CreateSpec, RegionId, Target, WallMs, code,
+    group, limits,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::connection::no_connections;
 use crate::turn::Effect;
 use crate::{
     BoxFuture, Caller, Error, IntoKey, MissedTick, OutgoingCall, QueueHandle, ScheduleEntry, ScheduleId,
@@ -199,6 +200,22 @@ impl RawHandle {
         self.call::<()>(Ok(CallOp::Destroy)).perform().await.map(drop)
     }
 
+    /// Who carries the calls of a connection, and its name.
+    pub(crate) fn line(&self) -> Result<(Arc<dyn Caller>, ConnId), Error> {
+        let caller = match &self.route {
+            Route::Outside(caller) => caller.clone(),
+            Route::Turn(turn) | Route::Me(turn) => turn.host.caller(),
+        };
+        let conn = caller.draw_conn().ok_or_else(no_connections)?;
+        Ok((caller, conn))
+    }
+
+    /// The call that opens a connection.
+    pub(crate) fn connect_call(&self, op: CallOp) -> BoxFuture<'static, Result<CallReply, Error>> {
+        let call = self.call::<()>(Ok(op));
+        call.with(|call| call.door = Some(Box::default())).perform()
+    }
+
     pub(crate) fn call<R>(&self, op: Result<CallOp, Error>) -> Call<R> {
         let chain = match &self.route {
             Route::Outside(_) => Vec::new(),
@@ -217,6 +234,7 @@ impl RawHandle {
                 chain,
                 params,
                 request: None,
+                door: None,
             })
         });
         Call {

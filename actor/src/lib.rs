@@ -13,6 +13,7 @@ mod caller;
 mod cbor;
 mod conn;
 mod connect;
+mod connection;
 mod ctx;
 mod effects;
 mod erased;
@@ -42,6 +43,7 @@ pub use args::{Args, ArgsWriter};
 pub use caller::{BoxFuture, Caller, OutgoingCall, OwnRequest};
 pub use cbor::{Any, DEPTH_MAX as CBOR_DEPTH_MAX, Rest, decode, to_vec as encode};
 pub use conn::{Access, CLOSE_REASON_MAX, Conn, ConnHooks, ConnSeat, Frame, Visit};
+pub use connection::{Connection, Events};
 pub use ctx::Ctx;
 pub use effects::{
     Audience, ConnOp, EFFECTS_MAX, Effects, EventOut, FireInfo, RunOutcome, RunRecord, ScheduleEntry,
@@ -77,7 +79,7 @@ pub mod __private {
     pub use crate::outcome::{CallYourResultTypeResult, Fallible};
     pub use crate::request::http_response;
     pub use crate::{
-        Actor, ActorOptions, Any, Args, ArgsWriter, Call, Conn, Durability, Emits, Error, Event, Frame,
-        FromKey, FromKeyPart, Hook, IntoKey, KeyPart, RawHandle, Spec, reply,
+        Actor, ActorOptions, Any, Args, ArgsWriter, BoxFuture, Call, Conn, Connection, Durability, Emits,
+        Error, Event, Frame, FromKey, FromKeyPart, Hook, IntoKey, KeyPart, RawHandle, Spec, reply,
     };
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clinch_actor::{Actor, BoxFuture, Caller, Error, IntoKey, OutgoingCall, RawHandle};
 use clinch_transport::{CertBundle, RefuseAll, Sockets, Transport, TransportConfig, UdpSockets};
-use clinch_types::{ActorId, CallReply, RegionId, SessionId, Target};
+use clinch_types::{ActorId, CallOp, CallReply, ConnId, RegionId, RequestId, SessionId, Target};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -66,6 +66,8 @@ impl Cluster {
 
 impl Caller for Cluster {
     fn call(&self, call: OutgoingCall) -> BoxFuture<'static, Result<CallReply, Error>> {
+        // A question for events has no effect to be remembered, and may wait for long.
+        let poll = matches!(call.op, CallOp::Poll { .. }).then(|| (RequestId::default(), 0));
         let call = RoutedCall {
             target: call.target,
             op: call.op,
@@ -75,11 +77,15 @@ impl Caller for Cluster {
             if_active: call.if_active,
             chain: call.chain,
             params: call.params,
-            request: call.request.map(|own| (own.id, own.acked_below)),
-            door: None,
+            request: call.request.map(|own| (own.id, own.acked_below)).or(poll),
+            door: call.door,
         };
         let router = self.router.clone();
         Box::pin(async move { router.call(call).await.map_err(Error::from) })
+    }
+
+    fn draw_conn(&self) -> Option<ConnId> {
+        Some(self.router.draw_conn())
     }
 }
 

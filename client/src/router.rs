@@ -13,8 +13,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use clinch_transport::{Class, PeerId, Transport, TransportError};
 use clinch_types::{
-    CallError, CallOp, CallReply, CallRequest, Consistency, Door, ListReply, ListRequest, NodeId, Reaction,
-    RequestId, RouteMap, SessionId, ShardId, Target, codec, kind, planted,
+    CallError, CallOp, CallReply, CallRequest, ConnId, Consistency, Door, ListReply, ListRequest, NodeId,
+    Reaction, RequestId, RouteMap, SessionId, ShardId, Target, codec, kind, planted,
 };
 use parking_lot::RwLock;
 use tokio::time::Instant;
@@ -177,6 +177,13 @@ impl Router {
         if map.version >= routes.version {
             *routes = Arc::new(map);
         }
+    }
+
+    /// A name for a new connection: nobody else draws it, or guesses it without knowing the session's id.
+    pub fn draw_conn(&self) -> ConnId {
+        let drawn = self.inner.session.open().0.request();
+        let (session, number) = (drawn.session.0.to_be_bytes(), drawn.seq.to_be_bytes());
+        ConnId(clinch_types::hash_128(&[b"connection", &session, &number]))
     }
 
     /// Carries a call to its owner and brings the reply, within its time limit.

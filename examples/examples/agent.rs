@@ -46,7 +46,7 @@ impl Agent {
             let token = Token(word.clone());
             c.try_update(move |_, c| {
                 c.broadcast(token);
-                Result::Ok(())
+                Ok::<_, Error>(())
             })
             .await?;
             answer.push(word);
@@ -56,7 +56,7 @@ impl Agent {
         c.try_update(move |agent, c| {
             agent.say("agent", told.clone());
             c.broadcast(Answered(told));
-            Result::Ok(())
+            Ok::<_, Error>(())
         })
         .await?;
         Ok(answer)

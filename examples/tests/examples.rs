@@ -194,3 +194,60 @@ async fn the_web_application_answers() {
     assert_eq!(body(http(&address, "GET /carts/nobody").await), "");
     app.kill().await.expect("it ends");
 }
+
+#[tokio::test]
+async fn a_program_of_ones_own_has_the_commands_of_clinch_and_its_demo_counts_with_its_own_counter() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut demo = program("react_chat");
+    demo.args([
+        "demo",
+        "--increments",
+        "300",
+        "--actors",
+        "10",
+        "--kills",
+        "0",
+        "--dir",
+    ])
+    .arg(dir.path().join("demo"));
+    let output = timeout(PATIENCE, demo.output())
+        .await
+        .expect("an end")
+        .expect("the program starts");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(told.contains("\"lost\":0"), "{told}");
+}
+
+#[tokio::test]
+async fn a_program_of_ones_own_serves_its_own_actors() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let free = || std::net::TcpListener::bind("127.0.0.1:0")?.local_addr();
+    let ports = [free().expect("a port"), free().expect("a port")].map(|address| address.port().to_string());
+    let mut node = program("react_chat")
+        .args([
+            "dev",
+            "--json",
+            "--port",
+            &ports[0],
+            "--listen-port",
+            &ports[1],
+            "--dir",
+        ])
+        .arg(dir.path().join("data"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut lines = BufReader::new(node.stdout.take().expect("its output")).lines();
+    let line = timeout(PATIENCE, lines.next_line()).await.expect("a line");
+    let about = line.expect("text").expect("a line");
+    assert!(
+        about.contains("\"room\"") && !about.contains("\"chatRoom\""),
+        "{about}"
+    );
+    node.kill().await.expect("it runs");
+}

@@ -11,7 +11,7 @@ use crate::returns::Returns;
 
 /// Methods of every handle. They give way to an action of the same name; [`crate::handle`]'s raw handle still has
 /// them.
-fn builders(actions: &[Method], krate: &Path) -> Vec<TokenStream> {
+fn builders(actor: &Type, actions: &[Method], krate: &Path) -> Vec<TokenStream> {
     let taken = |name: &str| actions.iter().any(|action| action.ident == name);
     let mut builders = Vec::new();
     if !taken("with_input") {
@@ -41,12 +41,35 @@ fn builders(actions: &[Method], krate: &Path) -> Vec<TokenStream> {
             }
         });
     }
+    if !taken("with_params") {
+        builders.push(quote! {
+            /// What the connection hooks get.
+            #[must_use]
+            pub fn with_params<P: #krate::__private::Serialize>(self, params: P) -> Self {
+                Self { raw: self.raw.with_params(&params) }
+            }
+        });
+    }
+    if !taken("connect") {
+        builders.push(quote! {
+            /// Opens a connection: for events, and for actions that know who calls.
+            pub fn connect(
+                &self,
+            ) -> #krate::__private::BoxFuture<
+                'static,
+                ::core::result::Result<#krate::__private::Connection<#actor>, #krate::__private::Error>,
+            > {
+                let raw = self.raw.clone();
+                ::std::boxed::Box::pin(async move { #krate::__private::Connection::open(&raw).await })
+            }
+        });
+    }
     builders
 }
 
 /// `pub struct CounterHandle` and what it can do.
 pub(crate) fn handle(ident: &Ident, actor: &Type, actions: &[Method], krate: &Path) -> TokenStream {
-    let builders = builders(actions, krate);
+    let builders = builders(actor, actions, krate);
     let calls = actions.iter().map(|action| call(action, actor, krate));
     let doc = format!("Calls actors of type `{}`.", quote!(#actor));
     quote! {

@@ -1,4 +1,4 @@
-//! A whole node: `cargo run --example counter_node` in a folder with a `clinch.toml`.
+//! A whole node with all commands of `clinch`: `cargo run --example counter_node -- dev`.
 use clinch::prelude::*;
 
 #[derive(Default, serde::Serialize, serde::Deserialize)]
@@ -17,8 +17,6 @@ impl Counter {
     }
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let node = clinch::cli::load_config("clinch.toml".as_ref())?;
-    Registry::new().actor::<Counter>().node(node).run().await
+fn main() -> std::process::ExitCode {
+    clinch::cli::main_with(Registry::new().actor::<Counter>())
 }

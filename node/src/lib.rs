@@ -47,10 +47,10 @@ pub mod simulate;
 mod tasks;
 
 pub use clinch_actor::{
-    Actor, ActorKey, ActorOptions, Any, Call, Conn, ConnId, ConnKind, Ctx, Durability, Emits, Error, Event,
-    FireInfo, Frame, FromKey, IntoKey, Message, MessageId, MissedTick, Origin, Queue, QueueHandle, RawHandle,
-    Registry, Result, RunOutcome, RunRecord, ScheduleEntry, ScheduleId, ShardedKey, Timing, actor, decode,
-    encode, http,
+    Actor, ActorKey, ActorOptions, Any, Call, Conn, ConnId, ConnKind, Connection, Ctx, Durability, Emits,
+    Error, Event, Events, FireInfo, Frame, FromKey, IntoKey, Message, MessageId, MissedTick, Origin, Queue,
+    QueueHandle, RawHandle, Registry, Result, RunOutcome, RunRecord, ScheduleEntry, ScheduleId, ShardedKey,
+    Timing, actor, decode, encode, http,
 };
 pub use clinch_client::{Client, ClientConfig, Cluster, HttpClient};
 pub use config::{

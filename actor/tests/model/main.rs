@@ -6,6 +6,7 @@ extern crate clinch_actor as clinch;
 mod actions;
 mod beside;
 mod calls;
+mod connection;
 mod counter;
 mod errors;
 mod events;

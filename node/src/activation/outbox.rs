@@ -220,6 +220,7 @@ impl Owner {
         let session = SessionId(hash_128(&[b"outbox", source.as_bytes(), &name.to_be_bytes()]));
         let id = RequestId { session, seq: number };
         let call = OutgoingCall {
+            door: None,
             target: record.target,
             op: record.op,
             timeout: Some(TRY_MAX),

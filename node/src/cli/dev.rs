@@ -6,18 +6,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use clinch_actor::Registry;
 use clinch_types::NodeId;
 use toml::{Table, Value};
 
 use super::exit::{Outcome, ResultExt as _};
+use super::local;
 use super::terminal::print;
-use super::{actors, local};
 use crate::{NodeConfig, RunNode as _};
 
 /// Time until the only node must serve: it waits for nobody, but has its data to read.
 const READY_MAX: Duration = Duration::from_secs(60);
 
-/// Run one node with example actors, for development
+/// Run one node, for development
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  clinch dev --dir ./clinch-data\n\n\
                         The gateway is open to everybody on this machine, and to nobody else.")]
@@ -39,7 +40,7 @@ pub(crate) struct Args {
     json: bool,
 }
 
-pub(crate) async fn run(args: Args) -> Outcome {
+pub(crate) async fn run(args: Args, registry: Registry) -> Outcome {
     let dir = std::path::absolute(&args.dir)?;
     local::claim(&dir, local::Kind::Dev).usage()?;
     let certs = dir.join("certs");
@@ -47,7 +48,6 @@ pub(crate) async fn run(args: Args) -> Outcome {
     local::ensure_node(&certs, &ca, NodeId(1))?;
     local::ensure_client(&certs, &ca, local::CLIENT)?;
     let config = config(&dir, &args)?;
-    let registry = actors::registry();
     let names: Vec<String> = registry.types().map(|t| t.name().to_owned()).collect();
     let node = registry.node(config).start().await?;
     let outcome = async {

@@ -21,6 +21,7 @@ mod up;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use clinch_actor::Registry;
 use tracing_subscriber::EnvFilter;
 
 pub use config_file::load as load_config;
@@ -60,8 +61,25 @@ enum Command {
     Cert(cert::Args),
 }
 
-/// Runs the program with the arguments of this process.
+/// Runs the program with the arguments of this process and the example actors.
 pub fn main() -> ExitCode {
+    main_with(actors::registry())
+}
+
+/// Runs a program of one's own: all commands of `clinch`, with the actors of `registry` where those serve any (`dev`, `up`,
+/// `start`). `demo` proves what it proves with its own counter. An unsound registry ends it with code 2.
+///
+/// ```no_run
+/// # use clinch::prelude::*;
+/// # #[derive(Default, serde::Serialize, serde::Deserialize)]
+/// # struct Counter(i64);
+/// # #[clinch::actor]
+/// # impl Counter {}
+/// fn main() -> std::process::ExitCode {
+///     clinch::cli::main_with(Registry::new().actor::<Counter>())
+/// }
+/// ```
+pub fn main_with(registry: Registry) -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -71,7 +89,12 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    match run(cli.command) {
+    match registry
+        .check()
+        .map_err(anyhow::Error::new)
+        .usage()
+        .and_then(|()| run(cli.command, registry))
+    {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("clinch: {:#}", failure.error);
@@ -80,7 +103,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Outcome {
+fn run(command: Command, registry: Registry) -> Outcome {
     log_to_stderr(match &command {
         Command::Start(_) => "info,openraft=warn",
         Command::Dev(args) if args.verbose => "info,openraft=warn",
@@ -90,10 +113,10 @@ fn run(command: Command) -> Outcome {
     // Everything below runs on this thread, which lives to the end: children die with the thread that started them.
     let outcome = runtime.block_on(async {
         match command {
-            Command::Dev(args) => Box::pin(dev::run(args)).await,
+            Command::Dev(args) => Box::pin(dev::run(args, registry)).await,
             Command::Up(args) => Box::pin(up::run(args)).await,
             Command::Demo(args) => Box::pin(demo::run(args)).await,
-            Command::Start(args) => Box::pin(start::run(args)).await,
+            Command::Start(args) => Box::pin(start::run(args, registry)).await,
             Command::Config(args) => config_file::run(&args),
             Command::Status(args) => cluster_commands::status(&args).await,
             Command::Shards(args) => cluster_commands::shards(&args).await,

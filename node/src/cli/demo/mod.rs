@@ -28,6 +28,7 @@ use self::report::Report;
 use super::config_file;
 use super::exit::{Failure, Outcome, ResultExt as _};
 use super::local::{LocalCluster, LocalOptions, Ports};
+use super::start::EXAMPLE_ACTORS;
 use super::terminal::{Progress, grouped, print};
 
 /// Time until a new cluster must serve.
@@ -98,6 +99,7 @@ pub(crate) async fn run(args: Args) -> Outcome {
         nodes: args.nodes,
         ports: Ports::Auto,
         settings: config_file::settings(&args.settings),
+        arguments: vec![EXAMPLE_ACTORS.into()],
         ..LocalOptions::new(dir, std::env::current_exe()?)
     };
     let cluster = LocalCluster::start(options).await?;

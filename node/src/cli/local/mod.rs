@@ -54,6 +54,8 @@ pub struct LocalOptions {
     pub ports: Ports,
     /// The program, run as `PROGRAM start --config FILE`.
     pub program: PathBuf,
+    /// Further arguments of `start`.
+    pub arguments: Vec<String>,
     /// Shards, when the cluster is new.
     pub shards: u32,
     /// Replicas of each shard, when the cluster is new; default: 3, or as many as there are nodes.
@@ -72,6 +74,7 @@ impl LocalOptions {
             nodes: 3,
             ports: Ports::Auto,
             program: program.into(),
+            arguments: Vec::new(),
             shards: 16,
             replicas: None,
             settings: toml::Table::new(),
@@ -261,7 +264,13 @@ impl LocalCluster {
         }
         let config = files::config(&self.options.dir, node);
         let log = self.log(node);
-        let started = Process::start(&self.options.program, &config, &log, &self.options.environment);
+        let started = Process::start(
+            &self.options.program,
+            &self.options.arguments,
+            &config,
+            &log,
+            &self.options.environment,
+        );
         *process = Some(Arc::new(
             started.with_context(|| format!("starting node {node}"))?,
         ));

@@ -35,9 +35,10 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Runs `program start --config config`, its output appended to `log`.
+    /// Runs `program start --config config` and further arguments, its output appended to `log`.
     pub(super) fn start(
         program: &Path,
+        arguments: &[String],
         config: &Path,
         log: &Path,
         environment: &BTreeMap<String, String>,
@@ -45,7 +46,7 @@ impl Process {
         let open = File::options().create(true).append(true).open(log);
         let log = open.with_context(|| format!("log file {}", log.display()))?;
         let mut command = Command::new(program);
-        command.arg("start").arg("--config").arg(config);
+        command.arg("start").arg("--config").arg(config).args(arguments);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         // Settings of the parent's own environment are not meant for its nodes.
         for (name, _) in std::env::vars_os() {
