@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use clinch::prelude::*;
-use clinch_types::{CallError, RequestId, SessionId};
+use clinch_types::{CallError, CallOp, CallRequest, RequestId, SessionId};
 use common::*;
 use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
@@ -283,6 +283,40 @@ async fn g5_a_new_owner_gives_the_first_answer_and_refuses_late_copies() {
         ),
         (4, 4)
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g5_who_created_an_actor_hears_so_again_from_a_new_owner() {
+    let mut cluster = TestCluster::start(3, registry()).await;
+    cluster.settled().await;
+    let client = RawClient::new(&cluster);
+    let asked = |op, seq| {
+        let session = SessionId(6);
+        CallRequest {
+            op,
+            ..request_for("g5-create", "add", (1,), RequestId { session, seq })
+        }
+    };
+    let create = asked(CallOp::Create, 1);
+    let made = cluster.call_owner(&client, &create).await.unwrap();
+    assert!(made.meta.created);
+    assert_eq!(
+        cluster.call_owner(&client, &create).await.unwrap(),
+        made,
+        "at the same owner"
+    );
+
+    let (_, owner) = cluster.owner(0, &probe_target("g5-create")).expect("an owner");
+    cluster.stop_node(owner).await;
+    assert_eq!(cluster.call_owner(&client, &create).await.unwrap(), made);
+    let other = cluster.call_owner(&client, &asked(CallOp::Create, 2)).await;
+    let other = other.unwrap_err().into_actor_error();
+    assert!(other.is("actor", "duplicate_key"), "{other}");
+    let found = cluster
+        .call_owner(&client, &asked(CallOp::Resolve, 3))
+        .await
+        .unwrap();
+    assert!(!found.meta.created);
 }
 
 #[tokio::test(flavor = "multi_thread")]

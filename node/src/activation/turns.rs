@@ -465,7 +465,11 @@ impl Owner {
             }),
             Err(error) => Err(self.explain(id, open.request, &Error::internal(error))),
         };
-        self.answer_after(seq, open, result);
+        match result {
+            // A copy of this request must hear that it was the one that created, not that the key is taken.
+            Ok(reply) if open.created => self.commit_answer(id, open, reply),
+            result => self.answer_after(seq, open, result),
+        }
     }
 }
 
