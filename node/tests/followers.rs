@@ -145,7 +145,7 @@ fn lobby() -> Target {
 #[tokio::test]
 async fn a_connection_is_one_to_its_actor_and_events_come_before_the_answer_that_follows_them() {
     let cluster = TestCluster::start(1, registry()).await;
-    let room = room_of(&cluster.node(0).cluster(), "ada");
+    let room = room_of(cluster.node(0).cluster(), "ada");
     let ada = room.connect().await.expect("a connection");
     let mut welcome = ada.on::<Welcome>().await.expect("a subscription");
     let first = timeout(PATIENCE, welcome.next()).await.expect("in time");
@@ -172,21 +172,21 @@ async fn a_connection_is_one_to_its_actor_and_events_come_before_the_answer_that
 async fn who_may_not_come_in_or_hear_is_told_why_and_who_leaves_is_seen_off_once() {
     let cluster = TestCluster::start(1, registry()).await;
     let outside = cluster.node(0).cluster();
-    let refused = room_of(&outside, "mallory")
+    let refused = room_of(outside, "mallory")
         .connect()
         .await
         .err()
         .expect("a refusal");
     assert!(refused.is("user", "forbidden"), "{refused}");
 
-    let ada = room_of(&outside, "ada").connect().await.expect("a connection");
+    let ada = room_of(outside, "ada").connect().await.expect("a connection");
     let refused = ada.on::<Secret>().await.err().expect("a refusal");
     assert!(refused.message().contains("secret"), "{refused}");
     drop(ada);
     let log = || async { outside.get::<Room>("lobby").log().await.expect("a log") };
     eventually("ada left", || async { log().await == ["-ada"] }).await;
 
-    let bob = room_of(&outside, "bob").connect().await.expect("a connection");
+    let bob = room_of(outside, "bob").connect().await.expect("a connection");
     let mut said = bob.on::<Said>().await.expect("a subscription");
     assert_eq!(
         outside
@@ -209,7 +209,7 @@ async fn who_may_not_come_in_or_hear_is_told_why_and_who_leaves_is_seen_off_once
 #[tokio::test]
 async fn an_unread_event_holds_up_neither_answers_nor_other_readers() {
     let cluster = TestCluster::start(1, registry()).await;
-    let ada = room_of(&cluster.node(0).cluster(), "ada")
+    let ada = room_of(cluster.node(0).cluster(), "ada")
         .connect()
         .await
         .expect("a connection");
@@ -235,7 +235,7 @@ async fn g6_g8_a_connection_of_a_program_hears_everything_once_and_in_order_whil
     cluster.settled().await;
     let (_, owner) = cluster.owner(0, &lobby()).expect("an owner");
     let (listens, speaks) = ((owner + 1) % 3, (owner + 2) % 3);
-    let ada = room_of(&cluster.node(listens).cluster(), "ada")
+    let ada = room_of(cluster.node(listens).cluster(), "ada")
         .connect()
         .await
         .expect("a connection");
