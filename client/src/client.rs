@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clinch_actor::{Actor, BoxFuture, Caller, Error, IntoKey, OutgoingCall, RawHandle};
-use clinch_transport::{CertBundle, RefuseAll, Sockets, Transport, TransportConfig, UdpSockets};
+use clinch_transport::{
+    CertBundle, IdentityError, PeerId, RefuseAll, Sockets, Transport, TransportConfig, UdpSockets,
+};
 use clinch_types::{ActorId, CallOp, CallReply, ConnId, RegionId, RequestId, SessionId, Target};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -125,12 +127,44 @@ impl ClientConfig {
     }
 }
 
+impl ClientConfig {
+    /// Settings from the environment: `CLINCH_CLIENT_SEEDS` (`host:port`, several with commas), `CLINCH_CLIENT_CERT_DIR` and `CLINCH_CLIENT_NAME`
+    /// (the folder of the certificate and its name, as `clinch cert issue --client NAME` makes them), `CLINCH_CLIENT_NAMESPACE`
+    /// (default `default`).
+    ///
+    /// # Errors
+    /// Names the variable that is missing, or why the certificate cannot be read.
+    pub fn from_env() -> Result<Self, ClientError> {
+        Self::from_variables(|name| std::env::var(name).ok())
+    }
+
+    fn from_variables(variable: impl Fn(&'static str) -> Option<String>) -> Result<Self, ClientError> {
+        let given = |name| variable(name).filter(|text| !text.is_empty());
+        let needed = |name| given(name).ok_or(ClientError::Variable(name));
+        let seeds = needed("CLINCH_CLIENT_SEEDS")?;
+        let seeds = seeds.split(',').map(|seed| seed.trim().to_owned());
+        let peer = PeerId::Client(needed("CLINCH_CLIENT_NAME")?);
+        let identity = CertBundle::load(needed("CLINCH_CLIENT_CERT_DIR")?.as_ref(), &peer)?;
+        let config = Self::new(identity, seeds.filter(|seed| !seed.is_empty()).collect());
+        Ok(match given("CLINCH_CLIENT_NAMESPACE") {
+            Some(namespace) => Self { namespace, ..config },
+            None => config,
+        })
+    }
+}
+
 /// Why a client cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// There is nobody to ask.
     #[error("a client needs at least one seed, host:port")]
     NoSeeds,
+    /// A setting that is not there.
+    #[error("the environment variable {0} is not set")]
+    Variable(&'static str),
+    /// The certificate or its key cannot be read.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// The socket or the identity.
     #[error("the client cannot start: {0}")]
     Start(#[from] std::io::Error),
@@ -212,4 +246,47 @@ impl Drop for Client {
 fn draw_session() -> SessionId {
     use rand::Rng;
     SessionId(rand::rng().random())
+}
+
+#[cfg(test)]
+mod tests {
+    use clinch_transport::ClusterCa;
+    use clinch_types::WallMs;
+
+    use super::*;
+
+    #[test]
+    fn a_setting_that_is_missing_in_the_environment_is_named() {
+        let seeds = |name: &'static str| (name == "CLINCH_CLIENT_SEEDS").then(|| "a:1, b:2,".to_owned());
+        let error = ClientConfig::from_variables(|_| None).err().expect("no seeds");
+        assert_eq!(
+            error.to_string(),
+            "the environment variable CLINCH_CLIENT_SEEDS is not set"
+        );
+        let error = ClientConfig::from_variables(seeds).err().expect("no client");
+        assert_eq!(
+            error.to_string(),
+            "the environment variable CLINCH_CLIENT_NAME is not set"
+        );
+    }
+
+    #[test]
+    fn a_client_is_configured_by_its_environment() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let authority = ClusterCa::generate("shop", WallMs(1_700_000_000_000)).expect("an authority");
+        let identity = authority.issue_client("web").expect("a certificate");
+        identity.save(dir.path()).expect("saved");
+        let config = ClientConfig::from_variables(|name| {
+            Some(match name {
+                "CLINCH_CLIENT_SEEDS" => "a:1, b:2,".into(),
+                "CLINCH_CLIENT_NAME" => "web".into(),
+                "CLINCH_CLIENT_CERT_DIR" => dir.path().to_str()?.to_owned(),
+                _ => "orders".into(),
+            })
+        });
+        let config = config.expect("all is there");
+        assert_eq!(config.seeds, ["a:1", "b:2"]);
+        assert_eq!(config.namespace, "orders");
+        assert_eq!(*config.identity.peer(), PeerId::Client("web".into()));
+    }
 }

@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use clinch_types::{ActorError, code, group};
+use clinch_actor::{Error, RawHandle};
+use clinch_types::{ActorError, Target, code, group};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
@@ -110,6 +111,53 @@ impl HttpClient {
             .await?;
         Ok(answer.get("output").cloned().unwrap_or(Value::Null))
     }
+}
+
+/// The address of an actor at a gateway, for tools that know nothing of keys: curl, webhooks, a browser. `path` is what the
+/// gateway serves below an actor: `request/any/path`, `action/name`, `websocket/`.
+///
+/// # Errors
+/// `actor.invalid_request` for what a query cannot say: a comma in a component of the key, an input for the first call. The
+/// actor's id ([`RawHandle::resolve`]) always works.
+pub fn gateway_url(gateway: &str, handle: &RawHandle, path: &str) -> Result<String, Error> {
+    let cannot = |what| {
+        Error::new(
+            group::ACTOR,
+            code::INVALID_REQUEST,
+            format!("{what}; use the actor's id"),
+        )
+    };
+    let (gateway, path) = (gateway.trim_end_matches('/'), path.trim_start_matches('/'));
+    let (namespace, name, key, create) = match handle.target()? {
+        Target::Id(id) => return Ok(format!("{gateway}/gateway/{id}/{path}")),
+        Target::Key {
+            namespace,
+            name,
+            key,
+            create,
+        } => (namespace, name, key, create),
+    };
+    if let Some(part) = key.components().iter().find(|part| part.contains(',')) {
+        return Err(cannot(format!(
+            "an address splits the component {part:?} of the key at its comma"
+        )));
+    }
+    let method = match create {
+        Some(create) if create.input.is_some() || create.region.is_some() => {
+            return Err(cannot("an address carries no input and no region".into()));
+        }
+        Some(_) => "getOrCreate&rvt-runner=default",
+        None => "get",
+    };
+    let parts: Vec<String> = key.components().iter().map(|part| encode(part)).collect();
+    let (name, namespace) = (encode(name), encode(namespace));
+    let key = match parts.is_empty() {
+        true => String::new(),
+        false => format!("&rvt-key={}", parts.join("%2C")),
+    };
+    Ok(format!(
+        "{gateway}/gateway/{name}/{path}?rvt-namespace={namespace}&rvt-method={method}{key}"
+    ))
 }
 
 /// Percent-encodes one path segment or query value.

@@ -11,6 +11,6 @@ mod router;
 mod session;
 
 pub use client::{Client, ClientConfig, ClientError, Cluster};
-pub use http::{HttpClient, encode as percent_encode};
+pub use http::{HttpClient, encode as percent_encode, gateway_url};
 pub use router::{BoxFuture, LocalShards, RoutedCall, Router, RouterConfig};
 pub use session::Session;

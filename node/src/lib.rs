@@ -52,7 +52,7 @@ pub use clinch_actor::{
     QueueHandle, RawHandle, Registry, Result, RunOutcome, RunRecord, ScheduleEntry, ScheduleId, ShardedKey,
     Timing, actor, decode, encode, http,
 };
-pub use clinch_client::{Client, ClientConfig, Cluster, HttpClient};
+pub use clinch_client::{Client, ClientConfig, Cluster, HttpClient, gateway_url};
 pub use config::{
     ClusterConfig, ConfigError, NodeConfig, ProposerConfig, RaftConfig, StorageConfig, TokenConfig,
 };

@@ -4,7 +4,7 @@ mod common;
 
 use clinch::prelude::*;
 use clinch_types::{Key, Target};
-use common::{PATIENCE, TestCluster, eventually};
+use common::{PATIENCE, TestCluster, eventually, http};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
@@ -286,4 +286,33 @@ async fn an_actor_follows_another_one() {
         clerk.heard().await.expect("heard") == [0, 1, 2, 3]
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_address_of_an_actor_works_for_tools_that_know_nothing_of_keys() {
+    let cluster = TestCluster::start(1, registry()).await;
+    let outside = cluster.node(0).cluster();
+    let gateway = cluster.node(0).gateways()[0];
+    let by_key = outside.get::<Room>(("north", "a/b? c&d"));
+    let ask = |url: String| async move {
+        let path = url.strip_prefix("http://gateway").expect("the base").to_owned();
+        let body = r#"{"args":["hello"]}"#;
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        http(gateway, request.as_bytes()).await
+    };
+    let base = "http://gateway/";
+    let url = clinch::gateway_url(base, &by_key, "action/say").expect("an address");
+    assert_eq!(ask(url).await, (200, r#"{"output":[1,"nobody"]}"#.into()));
+    let id = by_key.resolve().await.expect("an id");
+    let url = clinch::gateway_url(base, &outside.get_by_id::<Room>(id), "action/say").expect("an address");
+    assert_eq!(ask(url).await.0, 200, "the same actor by its id");
+    let missing = outside.get::<Room>(("south", "x")).existing();
+    let url = clinch::gateway_url(base, &missing, "action/say").expect("an address");
+    assert_eq!(ask(url).await.0, 400, "nobody is made by `get`");
+    let error = clinch::gateway_url(base, &outside.get::<Room>("a,b"), "x").expect_err("a comma");
+    assert!(error.message().contains("\"a,b\""), "{error}");
 }
