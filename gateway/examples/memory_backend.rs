@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             ctrl_c.cancel();
         }
     });
-    serve(listeners, router, config, stop, tracker.clone()).await;
+    serve(listeners, router, config, None, stop, tracker.clone()).await;
     tracker.close();
     tracker.wait().await;
     Ok(())

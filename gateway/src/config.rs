@@ -1,5 +1,6 @@
 //! Settings of the gateway, checked once where they are read.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,18 @@ pub struct GatewayConfig {
     pub max_large_bodies: usize,
     /// Greatest size of all headers of a request, in bytes. Default: 65,536.
     pub max_header_bytes: usize,
+    /// Connections of one address open at a time (of IPv6: of one /64); further ones are answered 503 and closed.
+    /// Default: 0, no limit: behind a proxy everybody has the same address.
+    pub max_connections_per_address: usize,
+    /// Requests and frames of one connection a second; further requests are answered `guard.rate_limit`, frames wait.
+    /// Default: 0, no limit.
+    pub max_requests_per_second_per_connection: u32,
+    /// The same for all connections of one address. Default: 0, no limit.
+    pub max_requests_per_second_per_address: u32,
+    /// Certificates for TLS in PEM, the server's own first. Default: none, plain HTTP.
+    pub cert: Option<PathBuf>,
+    /// The private key of the first of them, in PEM. Default: none.
+    pub key: Option<PathBuf>,
 }
 
 impl Default for GatewayConfig {
@@ -49,6 +62,11 @@ impl Default for GatewayConfig {
             max_sockets: 10_000,
             max_large_bodies: 64,
             max_header_bytes: 64 << 10,
+            max_connections_per_address: 0,
+            max_requests_per_second_per_connection: 0,
+            max_requests_per_second_per_address: 0,
+            cert: None,
+            key: None,
         }
     }
 }
@@ -67,6 +85,12 @@ pub enum ConfigError {
     HeaderBytes {
         /// What was given.
         value: usize,
+    },
+    /// One of the two alone is of no use, and plain HTTP instead would be no answer.
+    #[error("gateway settings cert and key go together: {missing} is missing")]
+    HalfOfTls {
+        /// Which one.
+        missing: &'static str,
     },
     /// Clients would fail on it, for ever.
     #[error("gateway setting client-endpoint is {value:?}, it must begin with http:// or https://")]
@@ -102,6 +126,11 @@ impl GatewayConfig {
             return Err(ConfigError::HeaderBytes {
                 value: self.max_header_bytes,
             });
+        }
+        match (&self.cert, &self.key) {
+            (Some(_), None) => return Err(ConfigError::HalfOfTls { missing: "key" }),
+            (None, Some(_)) => return Err(ConfigError::HalfOfTls { missing: "cert" }),
+            _ => {}
         }
         match self.client_endpoint {
             Some(value) if !value.starts_with("http://") && !value.starts_with("https://") => {
@@ -150,6 +179,11 @@ mod tests {
             ..GatewayConfig::default()
         };
         assert!(matches!(endpoint.validate(), Err(ConfigError::Endpoint { .. })));
+        let half = GatewayConfig {
+            cert: Some("cert.pem".into()),
+            ..GatewayConfig::default()
+        };
+        assert_eq!(half.validate(), Err(ConfigError::HalfOfTls { missing: "key" }));
         let headers = GatewayConfig {
             max_header_bytes: 100,
             ..GatewayConfig::default()

@@ -10,6 +10,7 @@ use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{StatusCode, header};
 
 use crate::cbor;
+use crate::visitors::Refused;
 
 /// Group of errors of the manager API and of plain routes.
 const API: &str = "api";
@@ -79,6 +80,19 @@ impl HttpError {
             limit: u64::try_from(limit).unwrap_or(u64::MAX),
         }
         .into()
+    }
+
+    /// Nothing was done: this connection or its address asks too often.
+    pub(crate) fn rate_limit(refused: &Refused) -> Self {
+        let Refused {
+            setting,
+            limit,
+            after,
+        } = refused;
+        let after = after.as_millis().max(1);
+        let message =
+            format!("More than {limit} requests a second ({setting}); there is room again in {after} ms.");
+        Self::guard("rate_limit", message)
     }
 
     /// The error as actors and connections have it.

@@ -16,9 +16,13 @@ mod config;
 mod cors;
 mod error;
 mod frames;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod inspector;
 mod manager;
 mod metric_names;
+mod openapi;
 mod percent;
 mod plain;
 mod queue;
@@ -26,8 +30,11 @@ mod raw;
 mod server;
 mod service;
 mod socket;
+mod tls;
+mod visitors;
 
 pub use backend::{Backend, BoxFuture, GatewayCall, ListQuery, Listing, Scope};
 pub use config::{ConfigError, GatewayConfig};
 pub use server::serve;
 pub use service::router;
+pub use tls::{Tls, TlsError};

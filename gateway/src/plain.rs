@@ -9,30 +9,36 @@ use serde_json::{Map, Value, json};
 use crate::address::shown;
 use crate::backend::Scope;
 use crate::error::HttpError;
+use crate::openapi;
 use crate::service::{Gateway, bearer, respond};
 
 pub(crate) const RUNTIME: &str = "clinch";
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 const JSON: &str = "application/json";
 
+type Route = fn(&Gateway, &Request) -> Result<Response, HttpError>;
+
+/// Every route of this module.
+pub(crate) const ROUTES: &[(&str, Route)] = &[
+    ("/", |_, _| Ok(respond("text/plain; charset=utf-8", banner()))),
+    ("/health", |_, _| Ok(json_of(&health()))),
+    ("/ready", |gateway, _| Ok(ready(gateway))),
+    ("/metadata", |gateway, _| Ok(json_of(&metadata(gateway)))),
+    ("/metrics", metrics),
+    ("/cluster", cluster),
+    ("/openapi.json", |_, _| Ok(respond(JSON, openapi::document()))),
+    // Browser clients load this from pages on localhost; an empty file keeps their consoles quiet.
+    ("/devtools/mod.js", |_, _| Ok(respond("text/javascript", ""))),
+];
+
 /// Answers every path that addresses neither an actor nor the manager API.
 pub(crate) fn answer(gateway: &Gateway, request: &Request) -> Result<Response, HttpError> {
-    let route: fn(&Gateway, &Request) -> Result<Response, HttpError> = match request.uri().path() {
-        "/" => |_, _| Ok(respond("text/plain; charset=utf-8", banner())),
-        "/health" => |_, _| Ok(json_of(&health())),
-        "/ready" => |gateway, _| Ok(ready(gateway)),
-        "/metadata" => |gateway, _| Ok(json_of(&metadata(gateway))),
-        "/metrics" => metrics,
-        "/cluster" => cluster,
-        // Browser clients load this from pages on localhost; an empty file keeps their consoles quiet.
-        "/devtools/mod.js" => |_, _| Ok(respond("text/javascript", "")),
-        path if path == "/gateway" || path.starts_with("/gateway/") => {
-            return Err(HttpError::guard(
-                "no_route",
-                format!("{} leads to no actor", shown(path)),
-            ));
-        }
-        path => return Err(HttpError::no_api(&shown(path))),
+    let path = request.uri().path();
+    let Some((_, route)) = ROUTES.iter().find(|(route, _)| *route == path) else {
+        return Err(match path == "/gateway" || path.starts_with("/gateway/") {
+            true => HttpError::guard("no_route", format!("{} leads to no actor", shown(path))),
+            false => HttpError::no_api(&shown(path)),
+        });
     };
     match *request.method() {
         Method::GET | Method::HEAD => route(gateway, request),

@@ -2,8 +2,9 @@
 //!
 //! Invariant: a client holds a connection only while it makes progress. No first request in time, headers too slow
 //! or too long, or too many connections: it is closed. Every task runs on the caller's tracker.
-//! Not here: what is answered (`service`) and TLS (the work of a front).
+//! Not here: what is answered (`service`), how TLS begins (`tls`) and how much one address may have (`visitors`).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +24,8 @@ use tokio_util::task::TaskTracker;
 use crate::config::GatewayConfig;
 use crate::metric_names::ConnectionMetrics;
 use crate::socket::SocketTasks;
+use crate::tls::{Accepted, Tls};
+use crate::visitors::Visitors;
 
 /// Streams a client may have open on one HTTP/2 connection: browsers use about a hundred.
 const H2_STREAMS_MAX: u32 = 256;
@@ -32,8 +36,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a connection over the limit gets: clients show the body, load balancers see the status.
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
-connection: close\r\nretry-after: 1\r\ncontent-length: 92\r\n\r\n\
-{\"group\":\"guard\",\"code\":\"overloaded\",\"message\":\"Too many connections are open on this node\"}";
+connection: close\r\nretry-after: 1\r\ncontent-length: 110\r\n\r\n\
+{\"group\":\"guard\",\"code\":\"overloaded\",\"message\":\"Too many connections are open on this node (max-connections)\"}";
+
+/// The same for an address that has as many as it may have.
+const TOO_MANY_OF_ADDRESS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
+connection: close\r\nretry-after: 1\r\ncontent-length: 125\r\n\r\n\
+{\"group\":\"guard\",\"code\":\"overloaded\",\"message\":\"Too many connections of this address are open (max-connections-per-address)\"}";
 
 /// Runs hyper's own tasks (HTTP/2 streams) on the tracker, so that a stop waits for them.
 #[derive(Clone)]
@@ -48,7 +57,7 @@ where
     }
 }
 
-/// Serves all listeners until `stop` fires, then takes no new connection and returns.
+/// Serves all listeners until `stop` fires, then takes no new connection and returns. With `tls` they speak TLS.
 ///
 /// Connections run on `tracker`: once `stop` fired each ends after its requests in flight, or when
 /// `drain_timeout_ms` ran out. The caller closes the tracker and waits for it.
@@ -56,11 +65,14 @@ pub async fn serve(
     listeners: Vec<TcpListener>,
     router: Router,
     config: GatewayConfig,
+    tls: Option<Tls>,
     stop: CancellationToken,
     tracker: TaskTracker,
 ) {
     let server = Server {
         router,
+        tls,
+        visitors: Visitors::new(&config),
         builder: builder(&config, tracker.clone()),
         slots: Arc::new(Semaphore::new(config.max_connections)),
         metrics: ConnectionMetrics::new(),
@@ -92,6 +104,8 @@ fn builder(config: &GatewayConfig, tracker: TaskTracker) -> Builder<Tracked> {
 
 struct Server {
     router: Router,
+    tls: Option<Tls>,
+    visitors: Arc<Visitors>,
     builder: Builder<Tracked>,
     slots: Arc<Semaphore>,
     metrics: ConnectionMetrics,
@@ -111,7 +125,7 @@ impl Server {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => self.admit(stream),
+                Ok((stream, from)) => self.admit(stream, from.ip()),
                 Err(error) => {
                     tracing::warn!(%error, "accept failed");
                     tokio::select! {
@@ -123,11 +137,16 @@ impl Server {
         }
     }
 
-    fn admit(&self, stream: TcpStream) {
+    fn admit(&self, stream: TcpStream, from: IpAddr) {
         let Ok(slot) = self.slots.clone().try_acquire_owned() else {
             self.metrics.refused.increment(1);
             // Best effort, without waiting: a client that sees nothing but a closed socket is also told enough.
             let _ = stream.try_write(TOO_MANY);
+            return;
+        };
+        let Some(visitor) = self.visitors.enter(from) else {
+            self.metrics.refused.increment(1);
+            let _ = stream.try_write(TOO_MANY_OF_ADDRESS);
             return;
         };
         // Answers are written whole; waiting for more to send only adds delay.
@@ -135,9 +154,11 @@ impl Server {
         let connection = Connection {
             builder: self.builder.clone(),
             router: self.router.clone(),
+            tls: self.tls.clone(),
             tasks: SocketTasks {
                 stop: self.stop.clone(),
                 tracker: self.tracker.clone(),
+                visitor,
             },
             first_request_timeout: self.first_request_timeout,
             drain_timeout: self.drain_timeout,
@@ -146,7 +167,7 @@ impl Server {
         let open = self.metrics.open.clone();
         self.tracker.spawn(async move {
             open.increment(1.0);
-            connection.run(stream).await;
+            connection.accept(stream).await;
             open.decrement(1.0);
             drop(slot);
         });
@@ -156,6 +177,7 @@ impl Server {
 struct Connection {
     builder: Builder<Tracked>,
     router: Router,
+    tls: Option<Tls>,
     tasks: SocketTasks,
     first_request_timeout: Duration,
     drain_timeout: Duration,
@@ -163,15 +185,38 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(self, stream: TcpStream) {
+    async fn accept(self, stream: TcpStream) {
+        let Some(tls) = self.tls.clone() else {
+            return self.run(stream).await;
+        };
+        let accepted = tokio::select! {
+            accepted = tokio::time::timeout(self.first_request_timeout, tls.accept(stream)) => accepted,
+            () = self.stop.cancelled() => return,
+        };
+        match accepted {
+            Ok(Ok(Accepted::Plain(stream))) => self.run(stream).await,
+            Ok(Ok(Accepted::Tls(stream))) => self.run(stream).await,
+            Ok(Err(error)) => tracing::debug!(%error, "no TLS connection"),
+            Err(_) => {}
+        }
+    }
+
+    async fn run<S>(self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let seen = Arc::new(AtomicBool::new(false));
         let router = TowerToHyperService::new(self.router);
         let mark = seen.clone();
         let tasks = self.tasks;
+        let limited = tasks.visitor.is_limited();
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             mark.store(true, Ordering::Relaxed);
             if request.headers().contains_key(http::header::UPGRADE) {
                 request.extensions_mut().insert(tasks.clone());
+            }
+            if limited {
+                request.extensions_mut().insert(tasks.visitor.clone());
             }
             hyper::service::Service::call(&router, request)
         });

@@ -15,6 +15,7 @@ use crate::backend::Backend;
 use crate::config::GatewayConfig;
 use crate::error::HttpError;
 use crate::metric_names::RequestMetrics;
+use crate::visitors::Visitor;
 use crate::{action, cors, manager, plain, socket};
 
 /// A client's name for one request; handed back, so that it can be found in both logs.
@@ -63,6 +64,9 @@ impl Gateway {
         let ray = request.headers().get(RAY_ID).cloned();
         let mut response = if request.method() == Method::OPTIONS {
             cors::preflight(request.headers())
+        } else if let Some(Err(refused)) = request.extensions().get().map(Visitor::take) {
+            self.metrics.shed.increment(1);
+            HttpError::rate_limit(&refused).into_response()
         } else if socket::is_upgrade(&request) {
             socket::accept(self, request).unwrap_or_else(HttpError::into_response)
         } else {

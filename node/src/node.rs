@@ -629,10 +629,11 @@ async fn open_gateway(
         listeners.push(listener);
     }
     if !listeners.is_empty() {
+        let tls = clinch_gateway::Tls::load(&config.http).context("TLS of the gateway")?;
         let router = clinch_gateway::router(backend.clone(), config.http.clone());
         let (stop, tracker) = (door.stop().clone(), door.tracker().clone());
         let http = config.http.clone();
-        door.spawn(clinch_gateway::serve(listeners, router, http, stop, tracker));
+        door.spawn(clinch_gateway::serve(listeners, router, http, tls, stop, tracker));
     }
     Ok(addresses)
 }

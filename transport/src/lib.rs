@@ -10,6 +10,9 @@ mod config;
 mod dial;
 mod error;
 mod frame;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(test)]
 mod hostile_tests;
 mod identity;

@@ -15,12 +15,11 @@ use http::header::HeaderMap;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_util::sync::CancellationToken;
 
 use super::line::{Answer, Line, Opening};
 use super::{
-    DRAINING, Ending, PING_EVERY, SILENCE_MAX, Socket, WRITE_MAX, Wanted, close, ending_of, is_passing, open,
-    pause, send, target_of, visible,
+    DRAINING, Ending, PING_EVERY, Pace, SILENCE_MAX, Socket, SocketTasks, WRITE_MAX, Wanted, close,
+    ending_of, is_passing, open, pause, send, target_of, visible,
 };
 use crate::action::is_modern;
 use crate::address::Who;
@@ -41,7 +40,7 @@ pub(super) async fn serve(
     upgrade: OnUpgrade,
     headers: &HeaderMap,
     wanted: Wanted,
-    stop: &CancellationToken,
+    tasks: &SocketTasks,
 ) {
     let Some(mut socket) = open(upgrade, READ_MAX).await else {
         return;
@@ -65,7 +64,7 @@ pub(super) async fn serve(
                 return close(socket, Ending::unavailable()).await;
             }
             let error = error.into_actor_error();
-            pause(stop).await;
+            pause(&tasks.stop).await;
             let frame = Outgoing::Error {
                 error: &error,
                 action: None,
@@ -94,7 +93,7 @@ pub(super) async fn serve(
         held: Vec::new(),
     };
     let ending = match begun {
-        true => session.run(&mut socket, stop).await,
+        true => session.run(&mut socket, tasks).await,
         false => None,
     };
     match ending {
@@ -152,16 +151,18 @@ struct Session {
 
 impl Session {
     /// Runs until one side ends it; the ending, if the client can still hear one.
-    async fn run(&mut self, socket: &mut Socket, stop: &CancellationToken) -> Option<Ending> {
+    async fn run(&mut self, socket: &mut Socket, tasks: &SocketTasks) -> Option<Ending> {
+        let mut pace = Pace::of(tasks);
         let mut heard = Instant::now();
         let mut ping = tokio::time::interval(PING_EVERY);
         ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         ping.reset();
         loop {
-            let listens = self.subscribing.is_none() && self.actions.len() < ACTIONS_MAX;
+            let listens = pace.is_open() && self.subscribing.is_none() && self.actions.len() < ACTIONS_MAX;
             let step = tokio::select! {
                 biased;
-                () = stop.cancelled() => return Some(Ending::new(1001, DRAINING)),
+                () = tasks.stop.cancelled() => return Some(Ending::new(1001, DRAINING)),
+                () = pace.wait() => Step::On,
                 answer = &mut self.poll => self.items(socket, answer).await,
                 Some((id, result)) = self.actions.next(), if !self.actions.is_empty() => {
                     self.answer(socket, id, result).await
@@ -172,6 +173,7 @@ impl Session {
                 }
                 read = socket.next(), if listens => {
                     heard = Instant::now();
+                    pace.count();
                     match read {
                         Some(Ok(read)) => self.frame(read),
                         Some(Err(error)) => return ending_of(&error),

@@ -24,6 +24,7 @@ use http::header::{
 use http::{Method, StatusCode};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -36,6 +37,7 @@ use crate::address::{self, Address, Who, actor_id, shown};
 use crate::cbor::from_json;
 use crate::error::HttpError;
 use crate::service::Gateway;
+use crate::visitors::Visitor;
 use crate::{action, percent};
 
 /// How long the client of an accepted upgrade may take to begin.
@@ -67,6 +69,44 @@ const DRAINING: &str = "draining";
 pub(crate) struct SocketTasks {
     pub(crate) stop: CancellationToken,
     pub(crate) tracker: TaskTracker,
+    /// The connection it came on; kept as long as the socket is open.
+    pub(crate) visitor: Visitor,
+}
+
+/// When the next frame of a socket is read: what is beyond a rate waits where it is, with the client.
+struct Pace {
+    visitor: Visitor,
+    until: Option<Instant>,
+}
+
+impl Pace {
+    fn of(tasks: &SocketTasks) -> Self {
+        let visitor = tasks.visitor.clone();
+        Self { visitor, until: None }
+    }
+
+    /// Counts a frame.
+    fn count(&mut self) {
+        if self.visitor.is_limited()
+            && let Err(refused) = self.visitor.take()
+        {
+            self.until = Some(Instant::now() + refused.after);
+        }
+    }
+
+    /// Whether frames are read.
+    fn is_open(&self) -> bool {
+        self.until.is_none()
+    }
+
+    /// Ends when a wait is over; never when there is none.
+    async fn wait(&mut self) {
+        match self.until {
+            Some(until) => tokio::time::sleep_until(until).await,
+            None => std::future::pending().await,
+        }
+        self.until = None;
+    }
 }
 
 /// A socket after its upgrade.
@@ -171,6 +211,20 @@ impl Offer {
     }
 }
 
+/// How sub-protocols are read, for the fuzzer.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read_offer(headers: &HeaderMap) -> String {
+    let offer = Offer::read(headers);
+    let uri = http::Uri::from_static("/websocket/x?y=1");
+    let params = offer.params().map(|params| params.is_some());
+    let address = offer.address(&uri, headers).map(|address| address.is_some());
+    let said = |result: Result<bool, HttpError>| match result {
+        Ok(found) => found.to_string(),
+        Err(error) => error.error().to_string(),
+    };
+    format!("{} {}", said(params), said(address))
+}
+
 /// Whether a request asks to become a WebSocket.
 pub(crate) fn is_upgrade(request: &Request) -> bool {
     let has = |name: HeaderName, wanted: &str| {
@@ -221,7 +275,7 @@ pub(crate) fn accept(gateway: &Arc<Gateway>, mut request: Request) -> Result<Res
             return;
         };
         gateway.metrics.sockets.increment(1.0);
-        run(&gateway, upgrade, &parts, offer, &tasks.stop).await;
+        run(&gateway, upgrade, &parts, offer, &tasks).await;
         gateway.metrics.sockets.decrement(1.0);
         drop(permit);
     });
@@ -240,7 +294,7 @@ async fn run(
     upgrade: OnUpgrade,
     request: &http::request::Parts,
     offer: Offer,
-    stop: &CancellationToken,
+    tasks: &SocketTasks,
 ) {
     let address = offer.address(&request.uri, &request.headers);
     let inner = |path: &str| path.split('/').nth(1).unwrap_or_default().to_owned();
@@ -263,11 +317,11 @@ async fn run(
     });
     let outcome = match wanted {
         Ok((kind, wanted)) if kind == "connect" => {
-            conn::serve(gateway, upgrade, &request.headers, wanted, stop).await;
+            conn::serve(gateway, upgrade, &request.headers, wanted, tasks).await;
             return;
         }
         Ok((kind, wanted)) if kind == "websocket" => {
-            raw::serve(gateway, upgrade, &request.headers, wanted, stop).await;
+            raw::serve(gateway, upgrade, &request.headers, wanted, tasks).await;
             return;
         }
         Ok((_, wanted)) => HttpError::new(
@@ -281,7 +335,7 @@ async fn run(
         Err(error) => error,
     };
     if let Some(socket) = open(upgrade, 0).await {
-        refuse(socket, outcome.error(), stop).await;
+        refuse(socket, outcome.error(), &tasks.stop).await;
     }
 }
 

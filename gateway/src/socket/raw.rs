@@ -12,12 +12,11 @@ use http::header::HeaderMap;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_util::sync::CancellationToken;
 
 use super::line::{Answer, Line, Opening};
 use super::{
-    DRAINING, Ending, PING_EVERY, SILENCE_MAX, Socket, Wanted, close, ending_of, is_passing, open, refuse,
-    send, target_of, visible,
+    DRAINING, Ending, PING_EVERY, Pace, SILENCE_MAX, Socket, SocketTasks, Wanted, close, ending_of,
+    is_passing, open, refuse, send, target_of, visible,
 };
 use crate::service::Gateway;
 
@@ -27,7 +26,7 @@ pub(super) async fn serve(
     upgrade: OnUpgrade,
     headers: &HeaderMap,
     wanted: Wanted,
-    stop: &CancellationToken,
+    tasks: &SocketTasks,
 ) {
     let Some(mut socket) = open(upgrade, limits::RAW_MESSAGE_MAX).await else {
         return;
@@ -54,9 +53,9 @@ pub(super) async fn serve(
     let mut line = match opened {
         Ok(line) => line,
         Err(error) if is_passing(&error) => return close(socket, Ending::unavailable()).await,
-        Err(error) => return refuse(socket, &error.into_actor_error(), stop).await,
+        Err(error) => return refuse(socket, &error.into_actor_error(), &tasks.stop).await,
     };
-    match run(&mut socket, &mut line, stop).await {
+    match run(&mut socket, &mut line, tasks).await {
         Some(ending) => tokio::join!(close(socket, ending), line.leave()).0,
         None => {
             drop(socket);
@@ -68,7 +67,8 @@ pub(super) async fn serve(
 type Sent = BoxFuture<'static, Result<CallReply, CallError>>;
 
 /// Runs until one side ends it; the ending, if the client can still hear one.
-async fn run(socket: &mut Socket, line: &mut Line, stop: &CancellationToken) -> Option<Ending> {
+async fn run(socket: &mut Socket, line: &mut Line, tasks: &SocketTasks) -> Option<Ending> {
+    let mut pace = Pace::of(tasks);
     let mut heard = Instant::now();
     let mut ping = tokio::time::interval(PING_EVERY);
     ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -78,7 +78,8 @@ async fn run(socket: &mut Socket, line: &mut Line, stop: &CancellationToken) -> 
     loop {
         tokio::select! {
             biased;
-            () = stop.cancelled() => return Some(Ending::new(1001, DRAINING)),
+            () = tasks.stop.cancelled() => return Some(Ending::new(1001, DRAINING)),
+            () = pace.wait() => {}
             answer = &mut poll => {
                 match items(socket, line, answer).await {
                     Ok(()) => poll = line.poll(),
@@ -93,8 +94,9 @@ async fn run(socket: &mut Socket, line: &mut Line, stop: &CancellationToken) -> 
                     Err(error) => return Some(Ending::of(&error.into_actor_error())),
                 }
             }
-            read = socket.next(), if sending.is_none() => {
+            read = socket.next(), if sending.is_none() && pace.is_open() => {
                 heard = Instant::now();
+                pace.count();
                 let (text, data) = match read {
                     Some(Ok(Message::Text(text))) => (true, text.as_bytes().to_vec()),
                     Some(Ok(Message::Binary(data))) => (false, data.to_vec()),
@@ -106,7 +108,7 @@ async fn run(socket: &mut Socket, line: &mut Line, stop: &CancellationToken) -> 
                 sending = Some(line.ask_op(CallOp::Message { conn, text, data }));
             }
             _ = ping.tick() => {
-                let silent = sending.is_none() && heard.elapsed() > SILENCE_MAX;
+                let silent = sending.is_none() && pace.is_open() && heard.elapsed() > SILENCE_MAX;
                 if silent || !send(socket, Message::Ping(Default::default())).await {
                     return None;
                 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clinch_gateway::{GatewayConfig, router, serve};
+use clinch_gateway::{GatewayConfig, Tls, router, serve};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -39,7 +39,8 @@ impl Server {
         tracker.spawn(serve(
             vec![listener],
             router,
-            config,
+            config.clone(),
+            Tls::load(&config).expect("the test's certificate is sound"),
             stop.clone(),
             tracker.clone(),
         ));

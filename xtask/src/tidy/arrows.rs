@@ -22,10 +22,11 @@ const TYPES: &str = "clinch-types";
 const SIM: &str = "clinch-sim";
 const BENCH: &str = "clinch-bench";
 const JEPSEN: &str = "jepsen-like-tests";
+const FUZZ: &str = "clinch-fuzz";
 const EXAMPLES: &str = "clinch-examples";
 
 /// Crate → the crates of this workspace it may depend on.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     (TYPES, &[]),
     (MEMBERSHIP, &[TYPES]),
     (STORAGE, &[TYPES]),
@@ -43,6 +44,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ),
     (BENCH, &[NODE, CLIENT, TRANSPORT, TYPES]),
     (JEPSEN, &[NODE, CLIENT, TRANSPORT, TYPES, SIM, STORAGE, ACTOR]),
+    (FUZZ, &[GATEWAY, TRANSPORT, STORAGE, ACTOR, TYPES]),
     (EXAMPLES, &[NODE]),
     ("xtask", &[]),
 ];

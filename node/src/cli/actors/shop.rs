@@ -64,13 +64,13 @@ impl Order {
     /// The warehouse's error, if there is one, is the order's.
     #[action]
     async fn process(&mut self, c: &Ctx<Self>, warehouse: String, count: i64) -> Result<Placed, Error> {
-        let left = c.get::<Inventory>([warehouse]).reserve(count).await?;
+        let left = reserve(c, warehouse, count).await?;
         Ok(Placed { ok: true, left })
     }
 
     #[action]
     async fn process_safely(&mut self, c: &Ctx<Self>, warehouse: String, count: i64) -> Outcome {
-        match c.get::<Inventory>([warehouse]).reserve(count).await {
+        match reserve(c, warehouse, count).await {
             Ok(_) => Outcome::Placed { ok: true },
             Err(error) => Outcome::Failed {
                 ok: false,
@@ -80,4 +80,13 @@ impl Order {
             },
         }
     }
+}
+
+/// An order that is cut off by a change of its owner runs again. Its reservation, under one name, counts once all the same.
+async fn reserve(c: &Ctx<Order>, warehouse: String, count: i64) -> Result<i64, Error> {
+    let once = c.request_id().to_string();
+    c.get::<Inventory>([warehouse])
+        .reserve(count)
+        .idempotency_key(once)
+        .await
 }

@@ -191,7 +191,11 @@ fn node_config(
     );
     table.insert("cert-dir".into(), path(cert_dir(&options.dir))?);
     table.insert("listen".into(), text(place.address.to_string()));
-    table.insert("gateway".into(), vec![text(place.gateway.to_string())].into());
+    let gateways = place
+        .gateways()
+        .into_iter()
+        .map(|gateway| text(gateway.to_string()));
+    table.insert("gateway".into(), gateways.collect::<Vec<_>>().into());
     table.insert("cluster".into(), cluster.into());
     merge(&mut table, &options.settings);
     let config: NodeConfig = table

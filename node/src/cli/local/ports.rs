@@ -1,6 +1,6 @@
 //! Where the nodes of a local cluster listen.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
 use anyhow::{Context, ensure};
 use rand::rngs::StdRng;
@@ -26,6 +26,15 @@ pub enum Ports {
 pub(super) struct Place {
     pub(super) gateway: SocketAddr,
     pub(super) address: SocketAddr,
+}
+
+impl Place {
+    /// The addresses of the gateway: `localhost` is either of two, where the machine has both.
+    pub(super) fn gateways(self) -> Vec<SocketAddr> {
+        let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, self.gateway.port()));
+        let also = TcpListener::bind(v6).is_ok().then_some(v6);
+        [self.gateway].into_iter().chain(also).collect()
+    }
 }
 
 impl Ports {

@@ -1,0 +1,111 @@
+//! The decoders, and the law of each.
+
+use std::fmt::Display;
+
+use bytes::Bytes;
+use clinch_storage::wire;
+use clinch_types::{
+    ActorInfo, CallReply, CallRequest, Key, ListReply, ListRequest, Polled, RouteMap, codec,
+};
+
+use crate::Target;
+
+/// All targets by name.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("cbor", clinch_gateway::fuzzing::cbor),
+    ("cbor-rewrite", clinch_gateway::fuzzing::cbor_rewrite),
+    ("cbor-of-actors", cbor_of_actors),
+    ("json", clinch_gateway::fuzzing::json),
+    ("bare", clinch_gateway::fuzzing::bare),
+    ("frame-json", clinch_gateway::fuzzing::frame_json),
+    ("frame-cbor", clinch_gateway::fuzzing::frame_cbor),
+    ("frame-bare", clinch_gateway::fuzzing::frame_bare),
+    ("address", clinch_gateway::fuzzing::address),
+    ("sub-protocols", clinch_gateway::fuzzing::sub_protocols),
+    ("percent", clinch_gateway::fuzzing::percent),
+    ("key", key),
+    ("transport-frame", clinch_transport::fuzzing::frames),
+    ("call", |bytes| message::<CallRequest>(bytes)),
+    ("reply", |bytes| message::<CallReply>(bytes)),
+    ("polled", |bytes| message::<Polled>(bytes)),
+    ("listing", listing),
+    ("routes", |bytes| message::<RouteMap>(bytes)),
+    ("log-entry", log_entry),
+    ("log-vote", log_vote),
+    ("snapshot-meta", snapshot_meta),
+];
+
+fn ended<T, E: Display>(result: Result<T, E>) -> String {
+    match result {
+        Ok(_) => "read".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// What is read can be written, and reads as the same again.
+fn message<T>(bytes: &[u8]) -> String
+where
+    T: codec::Decode<()> + codec::Encode + PartialEq + std::fmt::Debug,
+{
+    let value = codec::decode::<T>(bytes);
+    if let Ok(value) = &value {
+        let written = codec::encode(value).expect("what was read can be written");
+        let again: T = codec::decode(&written).expect("and read again");
+        assert_eq!(&again, value);
+    }
+    ended(value)
+}
+
+fn listing(bytes: &[u8]) -> String {
+    let (asked, answered) = (message::<ListRequest>(bytes), message::<ListReply>(bytes));
+    format!("{asked}; {answered}; {}", message::<ActorInfo>(bytes))
+}
+
+/// Arguments, states and parameters, as actors read them.
+fn cbor_of_actors(bytes: &[u8]) -> String {
+    let value = clinch_actor::decode::<serde_json::Value>("value", bytes);
+    let typed = clinch_actor::decode::<(u8, Option<String>, Vec<f64>)>("value", bytes);
+    format!("{}; {}", ended(value), ended(typed))
+}
+
+/// A key that is read is written as a text that reads as the same key.
+fn key(bytes: &[u8]) -> String {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return "no text".to_owned();
+    };
+    let key = Key::parse(text);
+    if let Ok(key) = &key {
+        assert_eq!(Key::parse(&key.to_string()).as_ref(), Ok(key), "{text:?}");
+    }
+    ended(key)
+}
+
+fn log_entry(bytes: &[u8]) -> String {
+    let entry = wire::decode_entry(Bytes::copy_from_slice(bytes));
+    if let Ok(entry) = &entry {
+        let mut written = Vec::new();
+        wire::encode_entry(entry, &mut written).expect("what was read can be written");
+        let mut again = Vec::new();
+        let read = wire::decode_entry(Bytes::from(written.clone())).expect("and read again");
+        wire::encode_entry(&read, &mut again).expect("and written again");
+        assert_eq!(written, again);
+    }
+    ended(entry)
+}
+
+fn log_vote(bytes: &[u8]) -> String {
+    let vote = wire::decode_vote(bytes);
+    if let Ok(vote) = &vote {
+        assert_eq!(wire::decode_vote(&wire::encode_vote(vote)).expect("and read again"), *vote);
+    }
+    ended(vote)
+}
+
+fn snapshot_meta(bytes: &[u8]) -> String {
+    let meta = wire::decode_snapshot_meta(bytes);
+    if let Ok(meta) = &meta {
+        let written = wire::encode_snapshot_meta(meta).expect("what was read can be written");
+        assert_eq!(&wire::decode_snapshot_meta(&written).expect("and read again"), meta);
+    }
+    ended(meta)
+}
