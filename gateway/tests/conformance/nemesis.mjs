@@ -73,7 +73,7 @@ async function kill(node) {
 async function restart(node) {
 	const log = openSync(node.log, "a");
 	const config = `${opt.dir}/node-${node.node}/clinch.toml`;
-	const started = spawn(opt.clinch, ["start", "--config", config], { stdio: ["ignore", log, log] });
+	const started = spawn(opt.clinch, ["start", "--config", config, "--example-actors"], { stdio: ["ignore", log, log] });
 	children.push(started);
 	node.process = started;
 	await eventually(async () => (await fetch(`${node.gateway}/ready`)).ok, {
