@@ -18,7 +18,7 @@ use anyhow::{Context, Result};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-pub use targets::TARGETS;
+pub use targets::{TARGETS, samples};
 
 /// A decoder under test: what it made of the bytes, in a word.
 pub type Target = fn(&[u8]) -> String;
@@ -48,19 +48,22 @@ pub fn corpus_dir(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target)
 }
 
-/// The kept inputs of a target, in order of their names.
+/// The kept inputs of a target in order of their names, and samples of what is written by programs only.
 ///
 /// # Errors
 /// When the folder is there and cannot be read.
 pub fn corpus(target: &str) -> Result<Vec<Vec<u8>>> {
     let dir = corpus_dir(target);
+    let mut inputs = samples(target);
     let Ok(entries) = std::fs::read_dir(&dir) else {
-        return Ok(Vec::new());
+        return Ok(inputs);
     };
     let mut paths: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     paths.sort();
-    let read = |path: &PathBuf| std::fs::read(path).with_context(|| path.display().to_string());
-    paths.iter().map(read).collect()
+    for path in &paths {
+        inputs.push(std::fs::read(path).with_context(|| path.display().to_string())?);
+    }
+    Ok(inputs)
 }
 
 /// Keeps an input; its name follows from its bytes.

@@ -5,7 +5,8 @@ use std::fmt::Display;
 use bytes::Bytes;
 use clinch_storage::wire;
 use clinch_types::{
-    ActorInfo, CallReply, CallRequest, Key, ListReply, ListRequest, Polled, RouteMap, codec,
+    ActorId, ActorInfo, CallOp, CallReply, CallRequest, ConnId, ConnItem, Epoch, Key, ListReply, ListRequest, Polled, RequestId,
+    RouteMap, SessionId, ShardId, Target, codec,
 };
 
 use crate::Target;
@@ -34,6 +35,58 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("log-vote", log_vote),
     ("snapshot-meta", snapshot_meta),
 ];
+
+/// Inputs that are read to their end, of formats that nobody writes by hand.
+pub fn samples(target: &str) -> Vec<Vec<u8>> {
+    let id: ActorId = "000703ff0123456789abcdef00112233".parse().expect("an id");
+    let request = |op| CallRequest {
+        request: RequestId { session: SessionId(7), seq: 9 },
+        acked_below: 8,
+        long_dedup: false,
+        target: Target::Key {
+            namespace: "default".into(),
+            name: "counter".into(),
+            key: Key::new(["a", "b"]).expect("a short key"),
+            create: Some(Default::default()),
+        },
+        op,
+        if_active: false,
+        consistency: Default::default(),
+        chain: vec![id],
+        params: Some(vec![0xa0]),
+        trace: [1; 25],
+        door: None,
+    };
+    let written = |value: Result<Vec<u8>, codec::CodecError>| value.expect("it is small");
+    match target {
+        "call" => {
+            let action = CallOp::Action { name: "add".into(), args: vec![0x81, 5] };
+            let poll = CallOp::Poll { conn: ConnId(3), seen: 4, epoch: Epoch(5) };
+            [action, poll, CallOp::Create, CallOp::Destroy]
+                .map(|op| written(codec::encode(&request(op))))
+                .into()
+        }
+        "polled" => {
+            let event = ConnItem::Event { name: "said".into(), args: vec![0x80] };
+            let close = ConnItem::Close { code: 1013, reason: "too slow".into() };
+            let polled = Polled { epoch: Epoch(5), items: vec![(6, event), (7, close)] };
+            vec![written(codec::encode(&polled))]
+        }
+        "listing" => {
+            let request = ListRequest {
+                shard: ShardId(3),
+                namespace: "default".into(),
+                name: Some("counter".into()),
+                ids: vec![id],
+                after: Some(id),
+                limit: 100,
+            };
+            vec![written(codec::encode(&request))]
+        }
+        "routes" => vec![written(codec::encode(&RouteMap::default()))],
+        _ => Vec::new(),
+    }
+}
 
 fn ended<T, E: Display>(result: Result<T, E>) -> String {
     match result {
