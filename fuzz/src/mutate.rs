@@ -5,16 +5,37 @@ use rand::rngs::StdRng;
 
 /// Bytes at which formats change their minds: heads of CBOR and BARE, ends of JSON strings and numbers, escapes of URLs.
 const TELLING: &[u8] = &[
-    0x00, 0x01, 0x17, 0x18, 0x19, 0x1a, 0x1b, 0x1f, 0x20, 0x3b, 0x40, 0x5b, 0x5f, 0x60, 0x7b, 0x7f, 0x80, 0x81, 0x9b,
-    0x9f, 0xa0, 0xa1, 0xbb, 0xbf, 0xc0, 0xc2, 0xc3, 0xd8, 0xf4, 0xf6, 0xf7, 0xf9, 0xfa, 0xfb, 0xfe, 0xff, b'"', b'\\',
-    b'{', b'}', b'[', b']', b',', b':', b'%', b'/', b'&', b'=', b'$', b'@', b'-', b'e', b'.',
+    0x00, 0x01, 0x17, 0x18, 0x19, 0x1a, 0x1b, 0x1f, 0x20, 0x3b, 0x40, 0x5b, 0x5f, 0x60, 0x7b, 0x7f, 0x80,
+    0x81, 0x9b, 0x9f, 0xa0, 0xa1, 0xbb, 0xbf, 0xc0, 0xc2, 0xc3, 0xd8, 0xf4, 0xf6, 0xf7, 0xf9, 0xfa, 0xfb,
+    0xfe, 0xff, b'"', b'\\', b'{', b'}', b'[', b']', b',', b':', b'%', b'/', b'&', b'=', b'$', b'@', b'-',
+    b'e', b'.',
 ];
 
 /// Texts that mean something to one of the decoders.
 const WORDS: &[&[u8]] = &[
-    b"$BigInt", b"$Uint8Array", b"$ArrayBuffer", b"$Undefined", b"$Set", b"$$", b"null", b"1e999", b"-0", b"\\ud800",
-    b"%00", b"%zz", b"%c3%28", b"rvt-", b"rvt-namespace=", b"rvt-method=getOrCreate", b"rvt-key=", b"/gateway/",
-    b"ActionRequest", b"SubscriptionRequest", b"{\"body\":", b"\"args\":", b"18446744073709551616",
+    b"$BigInt",
+    b"$Uint8Array",
+    b"$ArrayBuffer",
+    b"$Undefined",
+    b"$Set",
+    b"$$",
+    b"null",
+    b"1e999",
+    b"-0",
+    b"\\ud800",
+    b"%00",
+    b"%zz",
+    b"%c3%28",
+    b"rvt-",
+    b"rvt-namespace=",
+    b"rvt-method=getOrCreate",
+    b"rvt-key=",
+    b"/gateway/",
+    b"ActionRequest",
+    b"SubscriptionRequest",
+    b"{\"body\":",
+    b"\"args\":",
+    b"18446744073709551616",
 ];
 
 /// Changes `input` in one to eight places.

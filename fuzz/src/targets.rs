@@ -5,8 +5,8 @@ use std::fmt::Display;
 use bytes::Bytes;
 use clinch_storage::wire;
 use clinch_types::{
-    ActorId, ActorInfo, CallOp, CallReply, CallRequest, ConnId, ConnItem, Epoch, Key, ListReply, ListRequest, Polled, RequestId,
-    RouteMap, SessionId, ShardId, Target, codec,
+    ActorId, ActorInfo, CallOp, CallReply, CallRequest, ConnId, ConnItem, Epoch, Key, ListReply, ListRequest,
+    Polled, RequestId, RouteMap, SessionId, ShardId, Target as Whom, codec,
 };
 
 use crate::Target;
@@ -40,10 +40,13 @@ pub const TARGETS: &[(&str, Target)] = &[
 pub fn samples(target: &str) -> Vec<Vec<u8>> {
     let id: ActorId = "000703ff0123456789abcdef00112233".parse().expect("an id");
     let request = |op| CallRequest {
-        request: RequestId { session: SessionId(7), seq: 9 },
+        request: RequestId {
+            session: SessionId(7),
+            seq: 9,
+        },
         acked_below: 8,
         long_dedup: false,
-        target: Target::Key {
+        target: Whom::Key {
             namespace: "default".into(),
             name: "counter".into(),
             key: Key::new(["a", "b"]).expect("a short key"),
@@ -60,16 +63,32 @@ pub fn samples(target: &str) -> Vec<Vec<u8>> {
     let written = |value: Result<Vec<u8>, codec::CodecError>| value.expect("it is small");
     match target {
         "call" => {
-            let action = CallOp::Action { name: "add".into(), args: vec![0x81, 5] };
-            let poll = CallOp::Poll { conn: ConnId(3), seen: 4, epoch: Epoch(5) };
+            let action = CallOp::Action {
+                name: "add".into(),
+                args: vec![0x81, 5],
+            };
+            let poll = CallOp::Poll {
+                conn: ConnId(3),
+                seen: 4,
+                epoch: Epoch(5),
+            };
             [action, poll, CallOp::Create, CallOp::Destroy]
                 .map(|op| written(codec::encode(&request(op))))
                 .into()
         }
         "polled" => {
-            let event = ConnItem::Event { name: "said".into(), args: vec![0x80] };
-            let close = ConnItem::Close { code: 1013, reason: "too slow".into() };
-            let polled = Polled { epoch: Epoch(5), items: vec![(6, event), (7, close)] };
+            let event = ConnItem::Event {
+                name: "said".into(),
+                args: vec![0x80],
+            };
+            let close = ConnItem::Close {
+                code: 1013,
+                reason: "too slow".into(),
+            };
+            let polled = Polled {
+                epoch: Epoch(5),
+                items: vec![(6, event), (7, close)],
+            };
             vec![written(codec::encode(&polled))]
         }
         "listing" => {
@@ -149,7 +168,10 @@ fn log_entry(bytes: &[u8]) -> String {
 fn log_vote(bytes: &[u8]) -> String {
     let vote = wire::decode_vote(bytes);
     if let Ok(vote) = &vote {
-        assert_eq!(wire::decode_vote(&wire::encode_vote(vote)).expect("and read again"), *vote);
+        assert_eq!(
+            wire::decode_vote(&wire::encode_vote(vote)).expect("and read again"),
+            *vote
+        );
     }
     ended(vote)
 }
@@ -158,7 +180,10 @@ fn snapshot_meta(bytes: &[u8]) -> String {
     let meta = wire::decode_snapshot_meta(bytes);
     if let Ok(meta) = &meta {
         let written = wire::encode_snapshot_meta(meta).expect("what was read can be written");
-        assert_eq!(&wire::decode_snapshot_meta(&written).expect("and read again"), meta);
+        assert_eq!(
+            &wire::decode_snapshot_meta(&written).expect("and read again"),
+            meta
+        );
     }
     ended(meta)
 }

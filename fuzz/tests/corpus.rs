@@ -15,7 +15,11 @@ fn no_decoder_breaks_on_its_corpus_or_on_what_is_near_it() {
         let kept = corpus(name).unwrap();
         assert!(!kept.is_empty(), "{name} has no corpus");
         let report = run(*target, &kept, seed, TIME);
-        let broken: Vec<_> = report.broken.iter().map(|(input, said)| (said, String::from_utf8_lossy(input))).collect();
+        let broken: Vec<_> = report
+            .broken
+            .iter()
+            .map(|(input, said)| (said, String::from_utf8_lossy(input)))
+            .collect();
         assert!(broken.is_empty(), "{name}, seed {seed}: {broken:?}");
         assert!(report.tried > 500, "{name}: {} inputs", report.tried);
     }
