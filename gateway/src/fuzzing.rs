@@ -96,7 +96,7 @@ pub fn address(bytes: &[u8]) -> String {
     };
     match address::parse(&uri, &HeaderMap::new()) {
         Ok(found) => format!("{}", found.is_some()),
-        Err(error) => error.error().to_string(),
+        Err(error) => format!("{}.{}", error.error().group, error.error().code),
     }
 }
 

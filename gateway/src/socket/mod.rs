@@ -220,7 +220,7 @@ pub(crate) fn read_offer(headers: &HeaderMap) -> String {
     let address = offer.address(&uri, headers).map(|address| address.is_some());
     let said = |result: Result<bool, HttpError>| match result {
         Ok(found) => found.to_string(),
-        Err(error) => error.error().to_string(),
+        Err(error) => format!("{}.{}", error.error().group, error.error().code),
     };
     format!("{} {}", said(params), said(address))
 }
