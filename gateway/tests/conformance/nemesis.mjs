@@ -142,7 +142,7 @@ async function count(client, until) {
 	listen(listener);
 	const begin = () => withTimeout(listener.getCount(), PATIENCE_MS, "the first call");
 	// A call that is under way when its gateway dies is rejected, and nobody repeats it.
-	await (opt.all ? eventually(begin, { within: PATIENCE_MS, what: "the first call" }) : begin());
+	await (opt.all ? eventually(async () => [await begin()], { within: PATIENCE_MS, what: "the first call" }) : begin());
 	const answers = [];
 	let unsure = 0;
 	for (let turn = 0; Date.now() < until; turn++) {
@@ -162,7 +162,7 @@ async function count(client, until) {
 			await sleep(50);
 		}
 	}
-	const last = await eventually(() => handle.getCount(), { within: PATIENCE_MS, what: "a last answer" });
+	const [last] = await eventually(async () => [await handle.getCount()], { within: PATIENCE_MS, what: "a last answer" });
 	const distinct = new Set(answers).size;
 	assert.equal(distinct, answers.length, "distinct answers");
 	assert.ok(
