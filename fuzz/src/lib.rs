@@ -79,7 +79,10 @@ pub fn keep(target: &str, input: &[u8]) -> Result<PathBuf> {
 }
 
 /// Runs a target on its corpus, then on mutations of it for `time`.
-#[expect(clippy::disallowed_methods, reason = "a bench beside the product: its time is the machine's")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a bench beside the product: its time is the machine's"
+)]
 pub fn run(target: Target, corpus: &[Vec<u8>], seed: u64, time: Duration) -> Report {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut report = Report::default();

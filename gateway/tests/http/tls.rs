@@ -113,12 +113,11 @@ async fn without_http_2_there_is_http_1_and_web_sockets_on_the_same_port() {
     }
     let id = secure.server.actor("counter", "k").await;
     let stream = secure.connect(&["http/1.1"]).await;
-    let (mut socket, _) = within(client_async(
+    let upgrade = Box::pin(client_async(
         format!("wss://localhost/gateway/{id}/connect"),
         stream,
-    ))
-    .await
-    .expect("the upgrade");
+    ));
+    let (mut socket, _) = within(upgrade).await.expect("the upgrade");
     let init = within(socket.next()).await.unwrap().unwrap();
     assert!(
         matches!(&init, Message::Text(text) if text.contains("Init")),
