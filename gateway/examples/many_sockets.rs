@@ -4,11 +4,13 @@
 //! does), with `http.max-sockets` and `http.max-connections` above SOCKETS (10,000 unless given), and may open as many files. With
 //! the server's process id its memory is read from /proc. Exit status 0 only if every socket heard every event.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use futures_util::{SinkExt, future};
 use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{WebSocketStream, client_async};
@@ -90,54 +92,60 @@ async fn increment(host: &str, actor: usize, run: u128) -> Result<(), Failure> {
     }
 }
 
+/// One socket from its upgrade to its last event. Read all the time: whoever answers no ping is gone.
+async fn listen(
+    host: &str,
+    actor: usize,
+    run: u128,
+    gate: &Semaphore,
+    open_now: &watch::Sender<usize>,
+) -> Result<(), Failure> {
+    let permit = gate.acquire().await?;
+    let mut socket = open(host, actor, run).await?;
+    drop(permit);
+    open_now.send_modify(|open| *open += 1);
+    for _ in 0..EVENTS {
+        heard(&mut socket, "newCount").await?;
+    }
+    Ok(())
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let mut args = std::env::args().skip(1);
     let endpoint = args.next().unwrap_or_else(|| "http://127.0.0.1:6420".into());
     let count: usize = args.next().map_or(Ok(10_000), |text| text.parse())?;
     let pid = args.next();
-    let host = endpoint.trim_start_matches("http://").trim_end_matches('/');
-    let run = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)?
-        .as_nanos();
-    println!("before: {}", memory_of(pid.as_deref()));
-    let begun = Instant::now();
-    let opened: Vec<Result<Socket, Failure>> = stream::iter(0..count)
-        .map(|index| open(host, index / PER_ACTOR, run))
-        .buffer_unordered(OPENING)
-        .collect()
-        .await;
-    let mut sockets = opened.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let took = begun.elapsed();
-    println!(
-        "{count} sockets open after {took:?}: {}",
-        memory_of(pid.as_deref())
+    let (host, pid) = (
+        endpoint.trim_start_matches("http://").trim_end_matches('/'),
+        pid.as_deref(),
     );
+    let run = u128::from(std::process::id());
+    println!("before: {}", memory_of(pid));
+    let (gate, (open_now, mut opened)) = (Semaphore::new(OPENING), watch::channel(0));
     let begun = Instant::now();
-    let actors = count.div_ceil(PER_ACTOR);
+    let sockets = (0..count).map(|index| listen(host, index / PER_ACTOR, run, &gate, &open_now));
     let tell = async {
+        opened.wait_for(|open| *open == count).await?;
+        println!(
+            "{count} sockets open after {:?}: {}",
+            begun.elapsed(),
+            memory_of(pid)
+        );
+        let told = Instant::now();
         for _ in 0..EVENTS {
-            let calls = (0..actors).map(|actor| increment(host, actor, run));
-            stream::iter(calls)
-                .buffer_unordered(OPENING)
-                .collect::<Vec<_>>()
-                .await
-                .into_iter()
-                .collect::<Result<(), _>>()?;
+            let calls = (0..count.div_ceil(PER_ACTOR)).map(|actor| increment(host, actor, run));
+            let answers: Vec<_> = stream::iter(calls).buffer_unordered(OPENING).collect().await;
+            answers.into_iter().collect::<Result<(), _>>()?;
         }
-        Ok::<_, Failure>(())
+        Ok::<_, Failure>(told)
     };
-    let listen = future::try_join_all(sockets.iter_mut().map(|socket| async move {
-        for _ in 0..EVENTS {
-            heard(socket, "newCount").await?;
-        }
-        Ok::<_, Failure>(())
-    }));
-    future::try_join(tell, listen).await?;
-    let (events, took) = (count as u64 * EVENTS, begun.elapsed());
+    let (told, _) = future::try_join(tell, future::try_join_all(sockets)).await?;
+    let events = count as u64 * EVENTS;
     println!(
-        "{events} events heard after {took:?}: {}",
-        memory_of(pid.as_deref())
+        "{events} events heard after {:?}: {}",
+        told.elapsed(),
+        memory_of(pid)
     );
     Ok(())
 }

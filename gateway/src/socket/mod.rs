@@ -56,6 +56,8 @@ const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
 const OPEN_MAX: Duration = Duration::from_secs(20);
 /// Longest reason of a close frame, in bytes.
 const REASON_MAX: usize = 123;
+/// What a socket reads into: held for as long as it is open, and there may be ten thousand.
+const READ_BUFFER: usize = 8 << 10;
 /// Bytes of frames that may wait in memory to be written.
 const WRITE_BUFFER_MAX: usize = 2 << 20;
 
@@ -352,6 +354,7 @@ async fn open(upgrade: OnUpgrade, message_max: usize) -> Option<Socket> {
     let config = WebSocketConfig::default()
         .max_message_size(Some(message_max))
         .max_frame_size(Some(message_max))
+        .read_buffer_size(READ_BUFFER)
         .max_write_buffer_size(WRITE_BUFFER_MAX);
     Some(WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await)
 }
