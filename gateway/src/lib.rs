@@ -29,5 +29,5 @@ mod socket;
 
 pub use backend::{Backend, BoxFuture, GatewayCall, ListQuery, Listing, Scope};
 pub use config::{ConfigError, GatewayConfig};
-pub use server::serve;
+pub use server::{serve, serve_one};
 pub use service::router;

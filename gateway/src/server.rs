@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -70,6 +71,30 @@ pub async fn serve(
         tracker,
     };
     futures_util::future::join_all(listeners.into_iter().map(|listener| server.accept(listener))).await;
+}
+
+/// Serves one connection that was accepted elsewhere, until its client or `stop` ends it. Its sockets run on `tracker`.
+pub async fn serve_one<S>(
+    stream: S,
+    router: Router,
+    config: &GatewayConfig,
+    stop: CancellationToken,
+    tracker: TaskTracker,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let connection = Connection {
+        builder: builder(config, tracker.clone()),
+        router,
+        tasks: SocketTasks {
+            stop: stop.clone(),
+            tracker,
+        },
+        first_request_timeout: config.header_read_timeout(),
+        drain_timeout: config.drain_timeout(),
+        stop,
+    };
+    connection.run(stream).await;
 }
 
 fn builder(config: &GatewayConfig, tracker: TaskTracker) -> Builder<Tracked> {
@@ -163,7 +188,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(self, stream: TcpStream) {
+    async fn run(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let seen = Arc::new(AtomicBool::new(false));
         let router = TowerToHyperService::new(self.router);
         let mark = seen.clone();
