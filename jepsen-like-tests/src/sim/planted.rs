@@ -47,7 +47,7 @@ const fn real(name: &'static str, what: &'static str) -> Bug {
 }
 
 /// All of them.
-pub const BUGS: [Bug; 43] = [
+pub const BUGS: [Bug; 44] = [
     bug(
         "stale-read",
         "reads are answered without a lease or a round of the quorum",
@@ -93,6 +93,10 @@ pub const BUGS: [Bug; 43] = [
     bug(
         "retry-under-new-id",
         "the client sends each attempt under a new request id",
+    ),
+    bug(
+        "key-ignored",
+        "a call under a user's own key is sent under a new request id each time it is made",
     ),
     bug(
         "unsure-is-no",
