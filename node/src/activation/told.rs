@@ -114,7 +114,7 @@ impl Owner {
             return;
         };
         let is_new = epoch != Epoch(0) && epoch != self.epoch;
-        if !(is_new && planted!("told-again")) {
+        if !(planted!("told-again") && is_new) {
             line.forget(seen);
         }
         if gone && line.waiting.is_empty() {
