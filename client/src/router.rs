@@ -197,7 +197,8 @@ impl Router {
         let long_dedup = call.idempotency_key.is_some() || call.request.is_some();
         // Held to the end: a number that is open keeps the records of all later ones, so calls with a name of their own
         // (some wait for long) take none.
-        let unnamed = call.request.is_none() && call.idempotency_key.is_none();
+        let is_named = call.idempotency_key.is_some() && !planted!("key-ignored");
+        let unnamed = call.request.is_none() && !is_named;
         let ticket = unnamed.then(|| self.inner.session.open());
         let drawn = ticket.as_ref().map(|(ticket, floor)| (ticket.request(), *floor));
         let (request, acked_below) = call.request.or(drawn).unwrap_or_else(|| {

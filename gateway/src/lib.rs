@@ -35,6 +35,6 @@ mod visitors;
 
 pub use backend::{Backend, BoxFuture, GatewayCall, ListQuery, Listing, Scope};
 pub use config::{ConfigError, GatewayConfig};
-pub use server::serve;
+pub use server::{serve, serve_one};
 pub use service::router;
 pub use tls::{Tls, TlsError};

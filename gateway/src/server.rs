@@ -84,6 +84,35 @@ pub async fn serve(
     futures_util::future::join_all(listeners.into_iter().map(|listener| server.accept(listener))).await;
 }
 
+/// Serves one connection that was accepted elsewhere, until its client or `stop` ends it. Its sockets run on `tracker`.
+pub async fn serve_one<S>(
+    stream: S,
+    router: Router,
+    config: &GatewayConfig,
+    stop: CancellationToken,
+    tracker: TaskTracker,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Some(visitor) = Visitors::new(config).enter(IpAddr::from([127, 0, 0, 1])) else {
+        return;
+    };
+    let connection = Connection {
+        builder: builder(config, tracker.clone()),
+        router,
+        tls: None,
+        tasks: SocketTasks {
+            stop: stop.clone(),
+            tracker,
+            visitor,
+        },
+        first_request_timeout: config.header_read_timeout(),
+        drain_timeout: config.drain_timeout(),
+        stop,
+    };
+    connection.run(stream).await;
+}
+
 fn builder(config: &GatewayConfig, tracker: TaskTracker) -> Builder<Tracked> {
     let mut builder = Builder::new(Tracked(tracker));
     builder
@@ -201,10 +230,7 @@ impl Connection {
         }
     }
 
-    async fn run<S>(self, stream: S)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    async fn run(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let seen = Arc::new(AtomicBool::new(false));
         let router = TowerToHyperService::new(self.router);
         let mark = seen.clone();

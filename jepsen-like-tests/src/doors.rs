@@ -132,14 +132,21 @@ fn wire(key: &str, op: Op) -> (&'static str, &'static str, Vec<i64>) {
         Op::Begin(number) => ("begin", vec![number]),
         Op::Ticks => ("ticks", Vec::new()),
         Op::Tell(value) => ("tell", vec![value]),
-        // Nobody calls that: a listener writes it down.
-        Op::Heard(place, number) => ("heard", vec![place, number]),
+        Op::Visits => ("visits", Vec::new()),
+        Op::Buy(number) => ("buy", vec![number]),
+        Op::Bought => ("bought", Vec::new()),
+        Op::Till => ("list", Vec::new()),
+        // Nobody calls these: listeners and visitors write them down.
+        Op::Heard(place, number) | Op::Got(place, number) => ("heard", vec![place, number]),
+        Op::Enter(number) | Op::Hark(number) => ("enter", vec![number]),
         Op::Relay(value, to) => ("relay", vec![value, to]),
     };
     let actor = match key.as_bytes().first() {
         Some(b'b') => "account",
         Some(b'q') => "worker",
         Some(b'c') => "ticker",
+        Some(b'h') => "hall",
+        Some(b'w') => "buyer",
         _ => "subject",
     };
     (actor, action, args)

@@ -59,7 +59,7 @@ pub enum Op {
     /// The next message, taken out and dealt with in one turn; tells it.
     Pop,
     /// The next message, dealt with under a lease: with its end in one commit (0), before its end (1), given back (2),
-    /// forgotten (3); tells it.
+    /// forgotten (3), or as 0, but only when the lease is over (4); tells it.
     Work(i64),
     /// Tell what was dealt with.
     Works,
@@ -73,6 +73,20 @@ pub enum Op {
     Heard(i64, i64),
     /// One more at the end of a list, and one way at the end of the list of that number; tells its length.
     Relay(i64, i64),
+    /// A connection is opened; the number is its own.
+    Enter(i64),
+    /// That connection asks for events. Nothing answers that.
+    Hark(i64),
+    /// What a connection got: a place and a number; place 0: said to it alone.
+    Got(i64, i64),
+    /// Tell who came and who went.
+    Visits,
+    /// A call that makes one at another actor, waits for its answer, and keeps that; tells it.
+    Buy(i64),
+    /// Tell what was kept of such calls: number, place, ...
+    Bought,
+    /// Tell the list that they all went to.
+    Till,
 }
 
 impl Op {
@@ -95,6 +109,7 @@ impl Op {
             | Self::Work(_)
             | Self::Begin(_)
             | Self::Tell(_)
+            | Self::Buy(_)
             | Self::Relay(..) => true,
             Self::Read
             | Self::Get
@@ -105,6 +120,12 @@ impl Op {
             | Self::Account
             | Self::Works
             | Self::Ticks
+            | Self::Enter(_)
+            | Self::Hark(_)
+            | Self::Got(..)
+            | Self::Visits
+            | Self::Bought
+            | Self::Till
             | Self::Heard(..) => false,
         }
     }
@@ -121,6 +142,9 @@ impl Op {
                 | Self::Sum
                 | Self::Account
                 | Self::Works
+                | Self::Visits
+                | Self::Bought
+                | Self::Till
         )
     }
 

@@ -35,6 +35,10 @@ use crate::tasks::Tasks;
 /// How long each stage of a stop may take before it is left behind.
 const STOP_STAGE_MAX: Duration = Duration::from_secs(10);
 
+/// Bytes on their way through a pipe of [`Node::dial`]: what the buffers of a socket hold.
+#[cfg(feature = "simulate")]
+const PIPE_BYTES: usize = 64 << 10;
+
 /// Turns a registry into a node.
 pub trait RunNode {
     /// A node of this configuration with these actor types.
@@ -344,6 +348,20 @@ impl Node {
             // A full queue: it is a wish, not an order.
             drop(handle.tx.try_send(crate::shard::ShardMsg::HandOff { to }));
         }
+    }
+
+    /// The client's end of a connection to a gateway of this node, which ends with the node: a pipe instead of a socket.
+    /// Called on the node's own machine.
+    #[cfg(feature = "simulate")]
+    pub fn dial(&self) -> tokio::io::DuplexStream {
+        let (client, server) = tokio::io::duplex(PIPE_BYTES);
+        let config = clinch_gateway::GatewayConfig::default();
+        let router = clinch_gateway::router(self.parts.backend.clone(), config.clone());
+        let (stop, tracker) = (self.door.stop().clone(), self.door.tracker().clone());
+        self.door.spawn(async move {
+            clinch_gateway::serve_one(server, router, &config, stop, tracker).await;
+        });
+        client
     }
 
     /// The state of each of its groups: group, term and index of the last applied entry, and a digest.

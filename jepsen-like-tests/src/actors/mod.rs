@@ -3,11 +3,15 @@
 //! Every action answers a number and a list, so that one history format holds all of them.
 
 mod account;
+mod buyer;
+mod hall;
 mod subject;
 mod ticker;
 mod worker;
 
 pub use account::Account;
+pub use buyer::Buyer;
+pub use hall::{Hall, Visitor};
 pub use subject::{Put, Subject};
 pub use ticker::Ticker;
 pub use worker::Worker;

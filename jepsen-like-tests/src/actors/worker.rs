@@ -38,7 +38,7 @@ impl Worker {
         Ok((0, Vec::from_iter(job)))
     }
 
-    /// The next message under a lease, dealt with in one of four ways.
+    /// The next message under a lease, dealt with in one of five ways.
     #[action]
     async fn work(c: Ctx<Self>, how: i64) -> Result<Told> {
         let mut jobs = c.queue::<i64>(JOBS).lease(LEASE);
@@ -46,9 +46,13 @@ impl Worker {
             return Ok((how, Vec::new()));
         };
         let job = *message;
+        if how == 4 {
+            // Somebody else may have it by now: then this must fail.
+            tokio::time::sleep(LEASE + Duration::from_millis(job.unsigned_abs() % 200)).await;
+        }
         match how {
             // Effect and end are one commit.
-            0 => {
+            0 | 4 => {
                 let settle = move |worker: &mut Self, c: &Ctx<Self>| {
                     worker.done.push(job);
                     message.ack_in(c)

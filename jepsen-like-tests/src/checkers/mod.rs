@@ -60,6 +60,12 @@ pub enum Law {
     Ticks,
     /// Events come in commit order, of what has happened.
     Events,
+    /// A connection hears everything in order, before the answer it belongs to.
+    Connections,
+    /// Hooks of connections take effect once each.
+    Visits,
+    /// What was done at another actor is there once.
+    Buys,
     /// What was accepted has happened by the end.
     Arrived,
     /// Some order of the operations explains the values alone.
@@ -89,6 +95,9 @@ impl Law {
             Self::Queues => "A5 queues (G5)",
             Self::Ticks => "A7 repeated schedules (G7)",
             Self::Events => "A8 events (G6, G8)",
+            Self::Connections => "A8 connections (G6, G8)",
+            Self::Visits => "A5 visits (G4, G5)",
+            Self::Buys => "A11 calls that wait (G4, G5)",
             Self::Arrived => "A3 nothing accepted is lost (G1, G5, G7)",
             Self::Explained => "A4 linearizable by values alone (G3)",
         }

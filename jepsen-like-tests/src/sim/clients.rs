@@ -52,11 +52,15 @@ pub(super) enum Role {
     Queue,
     Ticker,
     Events,
+    Hall,
+    Buyer,
+    /// What buyers call; there is one if there are any.
+    Till,
 }
 
 impl Role {
     /// All but counters, which every run has.
-    pub(super) const OTHERS: [(Self, &'static str); 10] = [
+    pub(super) const OTHERS: [(Self, &'static str); 12] = [
         (Self::Register, "r"),
         (Self::List, "l"),
         (Self::Stamp, "s"),
@@ -67,6 +71,8 @@ impl Role {
         (Self::Queue, "q"),
         (Self::Ticker, "c"),
         (Self::Events, "e"),
+        (Self::Hall, "h"),
+        (Self::Buyer, "w"),
     ];
 
     /// Whether what such an actor accepts happens later: by a schedule, elsewhere, or when somebody takes it.
@@ -86,6 +92,9 @@ impl Role {
     }
 
     pub(super) fn of(key: &str) -> Self {
+        if key.starts_with('v') {
+            return Self::Till;
+        }
         let found = Self::OTHERS
             .into_iter()
             .find(|(_, letter)| key.starts_with(letter));
@@ -106,6 +115,9 @@ impl Role {
             Self::Queue => vec![Op::Works],
             Self::Ticker => vec![Op::Ticks],
             Self::Events => vec![Op::Tell(number), Op::List],
+            Self::Hall => vec![Op::Tell(number), Op::List, Op::Visits],
+            Self::Buyer => vec![Op::Buy(number), Op::Bought],
+            Self::Till => vec![Op::Till],
         }
     }
 }
@@ -233,6 +245,7 @@ impl Member {
         let op = match (Role::of(&key), read) {
             (Role::Counter, true) => Op::Read,
             (Role::Counter, false) => Op::Increment(number),
+            (Role::Till, _) => Op::Till,
             (Role::Churn, _) if seldom => Op::End,
             (_, false) if seldom => Op::Spoil(number),
             (Role::Register, true) => Op::Get,
@@ -257,12 +270,15 @@ impl Member {
                 1..=3 => Op::Push(number),
                 4 => Op::Enqueue(number),
                 5 | 6 => Op::Pop,
-                _ => Op::Work(self.rng.random_range(0..4)),
+                _ => Op::Work(self.rng.random_range(0..5)),
             },
             (Role::Ticker, true) => Op::Ticks,
             (Role::Ticker, false) => Op::Begin(number),
-            (Role::Events, true) => Op::List,
-            (Role::Events, false) => Op::Tell(number),
+            (Role::Buyer, true) => Op::Bought,
+            (Role::Buyer, false) => Op::Buy(number),
+            (Role::Hall, true) if self.rng.random_bool(0.5) => Op::Visits,
+            (Role::Events | Role::Hall, true) => Op::List,
+            (Role::Events | Role::Hall, false) => Op::Tell(number),
         };
         (key, op)
     }

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::clients::{Crew, Role};
 use crate::doors::Door;
 use crate::history::{Op, Outcome};
@@ -14,6 +16,10 @@ const MESSAGES_MAX: usize = 5000;
 /// Looks for what was sent before it counts as lost, and the pause between them.
 const LOOKS_MAX: usize = 60;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Time in which everybody who was in a hall is found to have left, whatever became of the gateway; and the pause between
+/// two looks.
+const LEAVE_MAX: Duration = Duration::from_secs(45);
+const LEAVE_EVERY: Duration = Duration::from_secs(3);
 
 impl Crew {
     fn of_role(&self, role: Role) -> impl Iterator<Item = &String> {
@@ -40,6 +46,23 @@ impl Crew {
                 return;
             }
             tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Waits until everybody has left the halls. Nobody enters any more.
+    pub(super) async fn wait_for_leaves(&self, door: &Door) {
+        let until = Instant::now() + LEAVE_MAX;
+        while Instant::now() < until {
+            let mut is_empty = true;
+            for key in self.of_role(Role::Hall) {
+                let answer = self.calls.call(door, "last", key, Op::Visits, CALL_MAX).await;
+                let entered = answer.list.first().and_then(|count| usize::try_from(*count).ok());
+                is_empty &= entered.is_some_and(|entered| answer.list.len() == 1 + 2 * entered);
+            }
+            if is_empty {
+                return;
+            }
+            tokio::time::sleep(LEAVE_EVERY).await;
         }
     }
 

@@ -69,7 +69,7 @@ pub enum Fault {
     ClockSkew,
     /// Clocks run at different rates.
     ClockDrift,
-    /// A shard is handed over in the middle of everything.
+    /// A shard is handed over in the middle of everything, and sometimes back a moment later.
     HandOver,
     /// An owner stands still for longer than its lease, and then hears no other node for a while: clients find it awake,
     /// and it cannot learn that it was replaced.

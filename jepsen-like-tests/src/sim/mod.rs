@@ -21,6 +21,7 @@ mod rates;
 pub mod report;
 mod run;
 mod summary;
+mod visitors;
 
 pub use faults::Fault;
 pub use run::{Options, run};

@@ -36,13 +36,29 @@ struct Armed {
     place: Option<&'static str>,
     /// Times it is come by before.
     after: u64,
-    since: Duration,
+    /// When another may be chosen.
+    until: Duration,
     /// For each node, what cuts its power.
     sever: Vec<Box<dyn Fn()>>,
 }
 
-/// Time that a place is waited for before another may be chosen.
+/// Time that a place is waited for before another may be chosen, and that one of [`SELDOM`] is.
 const PATIENCE: Duration = Duration::from_secs(8);
+const LONG_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Places that few runs come by, or seldom: aimed at more often.
+pub(super) const SELDOM: [&str; 10] = [
+    "checkpoint.part_written",
+    "log.before_truncate",
+    "log.truncate",
+    "log.segment_renamed",
+    "shard.before_transfer",
+    "snapshot.chunk_received",
+    "snapshot.installed",
+    "snapshot.marked",
+    "snapshot.part_installed",
+    "snapshot.received",
+];
 
 /// Every place in the product.
 pub(super) const ALL: [&str; 48] = [
@@ -113,21 +129,19 @@ impl Places {
     /// Cuts the power of a node (of any, without one) when it has come by a place (any, without a name) that many times
     /// more. Not when another place was chosen a moment ago: those that are seldom come by need time.
     pub(super) fn arm(&self, sim: &Simulation, node: Option<usize>, place: Option<&'static str>, after: u64) {
-        let since = sim.now();
+        let now = sim.now();
         let mut inner = self.inner.borrow_mut();
-        if inner
-            .armed
-            .as_ref()
-            .is_some_and(|armed| armed.since + PATIENCE > since)
-        {
+        if inner.armed.as_ref().is_some_and(|armed| armed.until > now) {
             return;
         }
+        let is_seldom = place.is_some_and(|place| SELDOM.contains(&place));
+        let patience = if is_seldom { LONG_PATIENCE } else { PATIENCE };
         let sever = (0..sim.len()).map(|node| Box::new(sim.severer(node)) as Box<dyn Fn()>);
         inner.armed = Some(Armed {
             node,
             place,
             after,
-            since,
+            until: now + patience,
             sever: sever.collect(),
         });
     }
@@ -224,5 +238,6 @@ mod tests {
             marks(&root.join(package).join("src"), &mut found);
         }
         assert_eq!(found, ALL.into_iter().map(str::to_owned).collect());
+        assert!(SELDOM.iter().all(|place| ALL.contains(place)));
     }
 }

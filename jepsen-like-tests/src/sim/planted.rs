@@ -47,15 +47,18 @@ const fn real(name: &'static str, what: &'static str) -> Bug {
 }
 
 /// All of them.
-pub const BUGS: [Bug; 39] = [
+pub const BUGS: [Bug; 44] = [
     bug(
         "stale-read",
         "reads are answered without a lease or a round of the quorum",
     ),
-    bug("lease-too-long", "the lease is trusted for five times its length"),
+    bug(
+        "lease-too-long",
+        "the lease is trusted, and an owner that hears nobody goes on, for five times as long",
+    ),
     bug(
         "lease-through-transfer",
-        "an owner serves on, and trusts its lease, while the leadership is being transferred",
+        "an owner answers reads under its lease while the leadership is being transferred",
     ),
     bug(
         "no-fence",
@@ -92,6 +95,10 @@ pub const BUGS: [Bug; 39] = [
         "the client sends each attempt under a new request id",
     ),
     bug(
+        "key-ignored",
+        "a call under a user's own key is sent under a new request id each time it is made",
+    ),
+    bug(
         "unsure-is-no",
         "the client takes a silent node for one that did nothing",
     ),
@@ -120,6 +127,22 @@ pub const BUGS: [Bug; 39] = [
     bug(
         "early-events",
         "events leave when their batch is proposed, not when it is committed",
+    ),
+    bug(
+        "told-early",
+        "connections are told of a turn when its batch is proposed, not when it is committed",
+    ),
+    bug(
+        "told-again",
+        "a new owner tells connections again what they have, and their gateway passes it on",
+    ),
+    bug(
+        "told-forgotten",
+        "a new owner does not load what connections were not told yet",
+    ),
+    bug(
+        "leaves-again",
+        "the record of a connection that has ended is kept, and a new owner ends it once more",
     ),
     bug("undead", "a destroyed actor keeps its record and its key"),
     bug("no-sync", "the log answers without a sync"),

@@ -19,8 +19,9 @@ use super::faults::{Fault, Plan};
 use super::listeners::Listeners;
 use super::nemesis::Nemesis;
 use super::places::{Places, node_of};
+use super::visitors::Visitors;
 use super::{Broken, Summary, prefix};
-use crate::actors::{Account, ON_PURPOSE, Subject, Ticker, Worker};
+use crate::actors::{Account, Buyer, Hall, ON_PURPOSE, Subject, Ticker, Worker};
 use crate::checkers::{self, Law};
 use crate::doors::Door;
 use crate::history::Recorder;
@@ -36,6 +37,8 @@ const RECOVERY_MAX: Duration = Duration::from_secs(60);
 const SCHEDULES_MAX: Duration = Duration::from_secs(9);
 /// How often the states of the replicas are compared.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Simulated time after the last call in which every replica must have what others have.
+const CATCH_UP_MAX: Duration = Duration::from_secs(30);
 /// Time that one of the last calls may take.
 const LAST_CALL_MAX: Duration = Duration::from_secs(20);
 /// Violations told.
@@ -123,6 +126,10 @@ fn keys(rng: &mut StdRng) -> Vec<String> {
             keys.extend((0..count).map(|k| format!("{letter}{k}")));
         }
     }
+    if keys.iter().any(|key| Role::of(key) == Role::Buyer) {
+        // Looked at last, too.
+        keys.push("v0".into());
+    }
     keys
 }
 
@@ -135,6 +142,8 @@ fn cluster(rng: &mut StdRng, seed: u64, shards: u32, plan: &Plan) -> anyhow::Res
         .actor::<Account>()
         .actor::<Worker>()
         .actor::<Ticker>()
+        .actor::<Hall>()
+        .actor::<Buyer>()
         .simulate(seed)
         .nodes(nodes)
         .spares(u64::from(joins && nodes == 3))
@@ -204,6 +213,7 @@ fn live(
     manners.extend((0..rng.random_range(1..4)).map(|_| Manner::Roaming));
     manners.extend((0..rng.random_range(1..3)).map(|_| Manner::Repeating));
     let recorder = crew.calls.recorder.clone();
+    let mut visitors = Visitors::draw(&mut rng, crew);
     let mut nemesis = Nemesis::new(sim, plan, rng, recorder.clone(), places.clone(), shards);
     let mut clients = Vec::new();
     for (number, manner) in manners.into_iter().enumerate() {
@@ -224,7 +234,9 @@ fn live(
         if sim.now() >= look_at {
             look_at += LOOK_EVERY;
             replicas_agree(sim, broken);
+            nemesis.look_at_states(sim);
             listeners.subscribe(sim, crew);
+            visitors.tend(sim, crew);
         }
     }
     recorder.mark("everything is healed");
@@ -235,7 +247,7 @@ fn live(
     loop {
         nemesis.tend(sim);
         step(sim);
-        let waiting = *crew.working.lock();
+        let waiting = *crew.working.lock() + visitors.left();
         let ready = (0..nodes).all(|node| sim.node(node).is_some()) && sim.settle(Duration::ZERO).is_ok();
         if ready && waiting == 0 {
             break;
@@ -259,6 +271,7 @@ fn live(
         }
     }
     last_calls(sim, crew, broken)?;
+    replicas_catch_up(sim, &mut nemesis, broken);
     replicas_agree(sim, broken);
     broken.append(&mut nemesis.broken);
     Ok((recovery_ms, nemesis.fired(sim)))
@@ -292,6 +305,47 @@ fn replicas_agree(sim: &Simulation, broken: &mut Vec<Broken>) {
     }
 }
 
+/// A13: every replica comes to have what any of them has.
+fn replicas_catch_up(sim: &mut Simulation, nemesis: &mut Nemesis, broken: &mut Vec<Broken>) {
+    let applied = |sim: &Simulation| -> Vec<(u32, usize, u64)> {
+        let nodes = (0..sim.len()).filter_map(|node| Some((node, sim.node(node)?)));
+        nodes
+            .flat_map(|(node, running)| {
+                let digests = running.digests().into_iter();
+                digests.map(move |(group, _, index, _)| (group, node, index))
+            })
+            .collect()
+    };
+    let mut wanted: BTreeMap<u32, u64> = BTreeMap::new();
+    for (group, _, index) in applied(sim) {
+        let most = wanted.entry(group).or_default();
+        *most = index.max(*most);
+    }
+    let until = sim.now() + CATCH_UP_MAX;
+    loop {
+        let behind: Vec<String> = applied(sim)
+            .into_iter()
+            .filter(|(group, _, index)| wanted.get(group).is_some_and(|wanted| index < wanted))
+            .map(|(group, node, index)| format!("node {} has group {group} up to entry {index}", node + 1))
+            .collect();
+        if behind.is_empty() {
+            return;
+        }
+        if sim.now() >= until {
+            broken.push(Broken {
+                law: "A13 every replica catches up (G1)".into(),
+                text: format!("{CATCH_UP_MAX:?} after the last call {}", behind.join(", ")),
+            });
+            return;
+        }
+        let pause = sim.now() + LOOK_EVERY;
+        while sim.now() < pause {
+            nemesis.tend(sim);
+            sim.step();
+        }
+    }
+}
+
 /// The last calls on every actor: all must be answered.
 fn last_calls(sim: &mut Simulation, crew: &Crew, broken: &mut Vec<Broken>) -> anyhow::Result<()> {
     let task = crew.clone();
@@ -300,6 +354,7 @@ fn last_calls(sim: &mut Simulation, crew: &Crew, broken: &mut Vec<Broken>) -> an
         let mut unanswered = Vec::new();
         task.drain(&door).await;
         task.wait_for_sends(&door).await;
+        task.wait_for_leaves(&door).await;
         for key in task.keys.iter() {
             for op in Role::of(key).last_calls(task.calls.number()) {
                 // Calls of the same moment count as concurrent; a last read must be last.

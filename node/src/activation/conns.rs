@@ -10,7 +10,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use clinch_actor::{Audience, ConnOp, ConnSeat, EventOut};
-use clinch_types::{ActorError, ActorId, CallReply, ConnId, ConnItem, Version, codec, group, limits};
+use clinch_types::{
+    ActorError, ActorId, CallReply, ConnId, ConnItem, Version, codec, group, limits, planted,
+};
 use tokio::time::Instant;
 
 use super::lines::{Deliveries, Line, Phase};
@@ -56,7 +58,7 @@ impl Owner {
             self.conns.due.insert((due, conn));
             self.conns.lines.insert(conn, line);
         }
-        if self.conns.lines.is_empty() {
+        if self.conns.lines.is_empty() || planted!("told-forgotten") {
             return Ok(());
         }
         for (key, value) in self.provisional.scan_all(b"E")? {
@@ -384,7 +386,9 @@ impl Owner {
             // Its gateway has ended it, or is lost.
             self.remove_line(conn);
         }
-        self.delete(written, conn_records::conn(actor, conn));
+        if !planted!("leaves-again") {
+            self.delete(written, conn_records::conn(actor, conn));
+        }
         let Some(room) = self.conns.rooms.get_mut(&actor) else {
             return;
         };

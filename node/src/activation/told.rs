@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clinch_actor::Durability;
-use clinch_types::{ActorId, CallReply, ConnId, ConnItem, ConnReply, Epoch, Polled, Version, codec};
+use clinch_types::{ActorId, CallReply, ConnId, ConnItem, ConnReply, Epoch, Polled, Version, codec, planted};
 use tokio::time::Instant;
 
 use super::conns::{WAITING_MAX, unknown};
@@ -113,7 +113,10 @@ impl Owner {
         let Some(line) = self.conns.lines.get_mut(&conn) else {
             return;
         };
-        line.forget(seen);
+        let is_new = epoch != Epoch(0) && epoch != self.epoch;
+        if !(planted!("told-again") && is_new) {
+            line.forget(seen);
+        }
         if gone && line.waiting.is_empty() {
             self.remove_line(conn);
             return self.answer(open, Err(unknown(conn).into()));

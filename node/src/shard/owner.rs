@@ -281,6 +281,28 @@ impl Owner {
         }
     }
 
+    /// Only for a bug put in on purpose: tells connections of turns that are not committed yet.
+    pub(crate) fn tell_early(&mut self) {
+        #[cfg(feature = "planted")]
+        for release in self.pipeline.take_deliveries() {
+            self.release(release);
+        }
+    }
+
+    /// Only for a bug put in on purpose: whether a call by key changes nothing.
+    pub(crate) fn is_look(&self, request: &clinch_types::CallRequest) -> bool {
+        let (clinch_types::Target::Key { name, .. }, clinch_types::CallOp::Action { name: action, .. }) =
+            (&request.target, &request.op)
+        else {
+            return false;
+        };
+        let kind = self.actor_type(name);
+        kind.is_some_and(|kind| {
+            let mut actions = kind.actions().iter();
+            actions.any(|a| a.name == *action && a.kind == clinch_actor::ActionKind::Shared)
+        })
+    }
+
     /// Only for a bug put in on purpose: goes on after a refused batch as if nothing had been built on it.
     pub(crate) fn forget_batch(&mut self) {
         #[cfg(feature = "planted")]

@@ -185,6 +185,18 @@ impl Pipeline {
             .map_or_else(Vec::new, |batch| std::mem::take(&mut batch.releases))
     }
 
+    /// What the batch in flight has for connections, taken before it is committed: only for a bug put in on purpose.
+    #[cfg(feature = "planted")]
+    pub(crate) fn take_deliveries(&mut self) -> Vec<Release> {
+        let Some(batch) = self.in_flight.as_mut() else {
+            return Vec::new();
+        };
+        batch
+            .releases
+            .extract_if(.., |release| matches!(release, Release::Deliver(_)))
+            .collect()
+    }
+
     /// The events of the batch in flight, taken before it is committed: only for a bug put in on purpose.
     #[cfg(feature = "planted")]
     pub(crate) fn take_events(&mut self) -> Vec<EventBatch> {

@@ -428,7 +428,10 @@ impl ShardTask {
             return reply.send(Err(self.cut_off()));
         }
         match &mut self.role {
-            Role::Owner { owner, .. } if self.hand_off.is_none() || planted!("lease-through-transfer") => {
+            Role::Owner { owner, .. }
+                if self.hand_off.is_none()
+                    || (planted!("lease-through-transfer") && owner.is_look(&request)) =>
+            {
                 owner.admit(*request, deadline, reply)
             }
             Role::Owner { .. } | Role::Recovering { .. } => {
@@ -524,6 +527,9 @@ impl ShardTask {
             if planted!("early-events") {
                 owner.publish_early();
             }
+            if planted!("told-early") {
+                owner.tell_early();
+            }
             crate::activation::resume(owner);
         }
         let due = owner.next_due();
@@ -561,7 +567,10 @@ impl ShardTask {
     /// Whether this node leads but has not heard from a majority for so long that another one may own the shard. Raft
     /// itself would lead on, and let its callers wait.
     fn is_cut_off(&self) -> bool {
-        let patience = self.context.config.raft.lease() * 2;
+        let patience = match planted!("lease-too-long") {
+            true => self.context.config.raft.lease() * 10,
+            false => self.context.config.raft.lease() * 2,
+        };
         if matches!(self.role, Role::Follower) || self.led_since.elapsed() < patience {
             return false;
         }

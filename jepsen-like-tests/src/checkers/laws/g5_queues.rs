@@ -59,7 +59,7 @@ fn parts<'a>(look: &Placed<'a>) -> (&'a [i64], &'a [i64]) {
 fn comes_again(life: &[Placed<'_>], report: &mut Report) {
     let mut settled: BTreeMap<i64, &Placed<'_>> = BTreeMap::new();
     for taken in life {
-        if let (Op::Pop | Op::Work(0 | 1), [job]) = (taken.operation.op, &taken.operation.list[..]) {
+        if let (Op::Pop | Op::Work(0 | 1 | 4), [job]) = (taken.operation.op, &taken.operation.list[..]) {
             let first = settled.entry(*job).or_insert(taken);
             if taken.returned < first.returned {
                 *first = taken;

@@ -3,6 +3,7 @@
 //! Invariant: every law judges from what clients saw alone; each has a history that keeps it and ones that break it.
 //! Not here: counters ([`super::witness`], [`super::bounds`]).
 
+mod a11_buys;
 mod a11_cycles;
 mod a11_payments;
 mod a14_honest;
@@ -12,8 +13,10 @@ mod g3_versions;
 mod g4_atomic;
 mod g5_lists;
 mod g5_queues;
+mod g5_visits;
 mod g7_schedules;
 mod g7_ticks;
+mod g8_connections;
 mod g8_events;
 mod g9_gone;
 #[cfg(test)]
@@ -34,8 +37,10 @@ pub fn check(operations: &[Operation]) -> Vec<Violation> {
             g4_atomic::check,
             g5_lists::check,
             g5_queues::check,
+            g5_visits::check,
             g7_schedules::check,
             g7_ticks::check,
+            g8_connections::check,
             g8_events::check,
             g9_gone::check,
             a14_honest::check,
@@ -43,7 +48,7 @@ pub fn check(operations: &[Operation]) -> Vec<Violation> {
             law(&operations, &mut report);
         }
     }
-    for law in [a11_payments::check, a11_cycles::check] {
+    for law in [a11_payments::check, a11_cycles::check, a11_buys::check] {
         law(operations, &mut report);
     }
     report.violations

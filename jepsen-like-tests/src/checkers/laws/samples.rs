@@ -9,6 +9,7 @@ pub(super) struct Sample {
     operations: Vec<Operation>,
     life: String,
     key: String,
+    client: String,
 }
 
 impl Default for Sample {
@@ -17,6 +18,7 @@ impl Default for Sample {
             operations: Vec::new(),
             life: "one".into(),
             key: "k".into(),
+            client: "c".into(),
         }
     }
 }
@@ -30,6 +32,11 @@ impl Sample {
     /// What follows is of this actor.
     pub(super) fn key(&mut self, key: &str) {
         self.key = key.to_owned();
+    }
+
+    /// What follows is this client's.
+    pub(super) fn client(&mut self, name: &str) {
+        self.client = name.to_owned();
     }
 
     pub(super) fn ok(
@@ -68,7 +75,7 @@ impl Sample {
     ) {
         self.operations.push(Operation {
             id: self.operations.len(),
-            client: "c".into(),
+            client: self.client.clone(),
             key: self.key.clone(),
             op,
             invoke_ns,

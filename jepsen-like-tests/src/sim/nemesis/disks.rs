@@ -112,6 +112,29 @@ impl Nemesis {
         }
     }
 
+    /// A node whose disk is sound never loses its state.
+    pub(in crate::sim) fn look_at_states(&mut self, sim: &Simulation) {
+        let faults = [Fault::StateRot, Fault::BitRot, Fault::LyingSync];
+        if faults.iter().any(|fault| self.plan.faults.contains(fault)) {
+            return;
+        }
+        const LAW: &str = "A1 what is durable stays (G1)";
+        if self.broken.iter().any(|broken| broken.law == LAW) {
+            return;
+        }
+        let lost = (0..sim.len()).find(|node| sim.has_lost_state(*node));
+        if let Some(node) = lost {
+            self.broken.push(Broken {
+                law: LAW.into(),
+                text: format!(
+                    "node {} has lost the state of a shard at {:.3} s, and its disk is sound",
+                    node + 1,
+                    sim.now().as_secs_f64()
+                ),
+            });
+        }
+    }
+
     pub(super) fn set_disk(&self, sim: &Simulation, node: usize) {
         sim.disk(node).set_faults(self.disks[node].clone());
     }

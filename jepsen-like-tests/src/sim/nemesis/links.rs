@@ -20,7 +20,26 @@ impl Nemesis {
         if self.rng.random_bool(0.5) {
             self.later(sim, 1..12, Undo::Deafen(from));
         }
+        if self.rng.random_bool(0.4) {
+            // An owner that comes back has kept nothing of what it knew.
+            self.later(sim, 150..2500, Undo::HandBack(shard, from));
+        }
         Some(format!("shard {shard} from node {} to node {}", from + 1, to + 1))
+    }
+
+    /// Whoever has a shard hands it to this node.
+    pub(super) fn hand_back(&mut self, sim: &Simulation, shard: ShardId, to: usize) -> Option<String> {
+        let seer = self.running(sim).into_iter().find_map(|node| sim.node(node))?;
+        let from = usize::try_from(seer.owner_of(shard)?.0).ok()?.checked_sub(1)?;
+        if from == to {
+            return None;
+        }
+        sim.node(from)?.hand_over(shard, NodeId(to as u64 + 1));
+        Some(format!(
+            "shard {shard} from node {} back to node {}",
+            from + 1,
+            to + 1
+        ))
     }
 
     /// An owner stands still for longer than its lease and then does not hear what has become of it.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clinch::simulate::{LinkRule, Machine, Simulation};
 use clinch_storage::{SimCounts, SimFaults};
+use clinch_types::ShardId;
 use rand::Rng as _;
 use rand::rngs::StdRng;
 
@@ -31,6 +32,8 @@ enum Undo {
     Stutter(usize, u32),
     /// No end, but the second half of an event: the node no longer hears the others.
     Deafen(usize),
+    /// The same: whoever has the shard hands it to this node.
+    HandBack(ShardId, usize),
 }
 
 /// Bytes that a file had before one was changed.
@@ -317,7 +320,11 @@ impl Nemesis {
 
     /// Cuts the power of a node at a named place in the code.
     fn arm(&mut self, sim: &Simulation, node: usize) {
-        let place = places::ALL[self.rng.random_range(0..places::ALL.len())];
+        let choice: &[&'static str] = match self.rng.random_bool(0.3) {
+            true => &places::SELDOM,
+            false => &places::ALL,
+        };
+        let place = choice[self.rng.random_range(0..choice.len())];
         let place = self.rng.random_bool(0.9).then_some(place);
         // Soon at a place that is seldom come by, else it would never happen there; and then to whoever comes by.
         let times = place.map_or(2000, |place| self.places.seen(place));
@@ -361,6 +368,12 @@ impl Nemesis {
                 self.fired.count(Fault::OneWay);
                 self.recorder.mark(format!("node {} hears nobody", node + 1));
                 self.later(sim, 100..2000, Undo::Join(links));
+            }
+            Undo::HandBack(shard, node) => {
+                if let Some(what) = self.hand_back(sim, shard, node) {
+                    self.fired.count(Fault::HandOver);
+                    self.recorder.mark(format!("hand-over: {what}"));
+                }
             }
             Undo::Stutter(node, left) => {
                 sim.pause(node, Duration::from_millis(self.rng.random_range(20..250)));
