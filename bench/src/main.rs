@@ -24,15 +24,15 @@ mod workloads;
 use std::process::ExitCode;
 
 use clap::Parser;
-use mimalloc::MiMalloc;
 
 use crate::bench::Bench;
 use crate::options::{Cli, Command, Options, Workload};
 use crate::workloads::{cold, failover, increments, memory, reads};
 
 /// As in the `clinch` program: its nodes are what is measured.
+#[cfg(feature = "mimalloc")]
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
