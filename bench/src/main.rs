@@ -27,7 +27,7 @@ use clap::Parser;
 
 use crate::bench::Bench;
 use crate::options::{Cli, Command, Options, Workload};
-use crate::workloads::{cold, failover, increments, memory, reads};
+use crate::workloads::{cold, failover, fanout, increments, memory, reads, timers};
 
 /// As in the `clinch` program: its nodes are what is measured.
 #[cfg(feature = "mimalloc")]
@@ -64,6 +64,8 @@ async fn measure_all(options: Options) -> anyhow::Result<bool> {
             Workload::W3 => reads::run(&mut bench).await?,
             Workload::W4 => cold::run(&mut bench).await?,
             Workload::W5 => memory::run(&mut bench).await?,
+            Workload::W6 => timers::run(&mut bench).await?,
+            Workload::W7 => fanout::run(&mut bench).await?,
             Workload::W8 => failover::run(&mut bench).await?,
         }
     }
