@@ -14,11 +14,18 @@ use tokio_util::sync::CancellationToken;
 use crate::queue::Leases;
 use crate::{ActorType, Error};
 
-/// One activation.
+/// One activation. Small, because there is one for each actor in memory: what most never need is made when first asked
+/// for.
 pub struct Life {
     actor_type: Arc<dyn ActorType>,
     /// Ends with the ownership of the shard.
     parent: CancellationToken,
+    rest: OnceLock<Box<Rest>>,
+}
+
+/// What an actor has that is watched from outside of its turns, has variables, queues or work beside them.
+#[derive(Default)]
+struct Rest {
     stop: OnceLock<CancellationToken>,
     vars: OnceLock<Arc<dyn Any + Send + Sync>>,
     leases: OnceLock<Box<Leases>>,
@@ -34,14 +41,12 @@ impl Life {
         Arc::new(Self {
             actor_type,
             parent,
-            stop: OnceLock::new(),
-            vars: OnceLock::new(),
-            leases: OnceLock::new(),
-            tasks: AtomicUsize::new(0),
-            holds: AtomicUsize::new(0),
-            running: AtomicBool::new(false),
-            quiet: Notify::new(),
+            rest: OnceLock::new(),
         })
+    }
+
+    fn rest(&self) -> &Rest {
+        self.rest.get_or_init(Box::default)
     }
 
     /// The type of the actor.
@@ -52,7 +57,7 @@ impl Life {
     /// Fires when the activation ends: sleep, move, destruction, stop of the node.
     pub fn stop(&self) -> &CancellationToken {
         // Made when first asked for: most actors never ask, and a child costs its parent an entry.
-        self.stop.get_or_init(|| self.parent.child_token())
+        self.rest().stop.get_or_init(|| self.parent.child_token())
     }
 
     /// Ends it: everything that watches [`Life::stop`] is told.
@@ -63,31 +68,32 @@ impl Life {
     /// Sets the variables; the first call counts.
     pub fn set_vars(&self, vars: Arc<dyn Any + Send + Sync>) {
         // A second start of the same life would be the node's mistake; the first variables may be in use.
-        drop(self.vars.set(vars));
+        drop(self.rest().vars.set(vars));
     }
 
     /// The variables, once they are made.
     pub(crate) fn vars(&self) -> Option<&Arc<dyn Any + Send + Sync>> {
-        self.vars.get()
+        self.rest.get()?.vars.get()
     }
 
     /// The leases on messages of the actor's queues.
     pub fn leases(&self) -> &Leases {
-        self.leases.get_or_init(Box::default)
+        self.rest().leases.get_or_init(Box::default)
     }
 
     /// A commit may have brought messages: whoever waits for one looks again.
     pub fn queue_changed(&self) {
-        if let Some(leases) = self.leases.get() {
+        if let Some(leases) = self.rest.get().and_then(|rest| rest.leases.get()) {
             leases.changed();
         }
     }
 
     /// Counts a task beside the turns. `hold` keeps the actor awake as long as it runs.
     pub fn task(self: &Arc<Self>, hold: bool) -> LifeTask {
-        self.tasks.fetch_add(1, Ordering::AcqRel);
+        let rest = self.rest();
+        rest.tasks.fetch_add(1, Ordering::AcqRel);
         if hold {
-            self.holds.fetch_add(1, Ordering::AcqRel);
+            rest.holds.fetch_add(1, Ordering::AcqRel);
         }
         LifeTask {
             life: self.clone(),
@@ -97,28 +103,34 @@ impl Life {
 
     /// Whether the `run` hook is running.
     pub fn is_running(&self) -> bool {
-        self.running.load(Ordering::Acquire)
+        self.rest
+            .get()
+            .is_some_and(|rest| rest.running.load(Ordering::Acquire))
     }
 
     /// Notes that the `run` hook has begun or ended.
     pub fn set_running(&self, running: bool) {
-        self.running.store(running, Ordering::Release);
+        self.rest().running.store(running, Ordering::Release);
     }
 
     /// Whether something wants the actor to stay awake: work it promised to wait for, or a message being worked on.
     pub fn is_held(&self) -> bool {
-        self.holds.load(Ordering::Acquire) > 0 || self.leases.get().is_some_and(|l| l.any())
+        self.rest.get().is_some_and(|rest| {
+            rest.holds.load(Ordering::Acquire) > 0 || rest.leases.get().is_some_and(|l| l.any())
+        })
     }
 
     /// Whether tasks run beside the turns.
     pub fn has_tasks(&self) -> bool {
-        self.tasks.load(Ordering::Acquire) > 0
+        self.rest
+            .get()
+            .is_some_and(|rest| rest.tasks.load(Ordering::Acquire) > 0)
     }
 
     /// Returns when no task runs beside the turns.
     pub async fn quiet(&self) {
         loop {
-            let quiet = self.quiet.notified();
+            let quiet = self.rest().quiet.notified();
             if !self.has_tasks() {
                 return;
             }
@@ -159,11 +171,12 @@ pub struct LifeTask {
 
 impl Drop for LifeTask {
     fn drop(&mut self) {
+        let rest = self.life.rest();
         if self.hold {
-            self.life.holds.fetch_sub(1, Ordering::AcqRel);
+            rest.holds.fetch_sub(1, Ordering::AcqRel);
         }
-        if self.life.tasks.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.life.quiet.notify_waiters();
+        if rest.tasks.fetch_sub(1, Ordering::AcqRel) == 1 {
+            rest.quiet.notify_waiters();
         }
     }
 }

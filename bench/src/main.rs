@@ -24,15 +24,15 @@ mod workloads;
 use std::process::ExitCode;
 
 use clap::Parser;
-use mimalloc::MiMalloc;
 
 use crate::bench::Bench;
 use crate::options::{Cli, Command, Options, Workload};
-use crate::workloads::{cold, failover, increments, memory, reads};
+use crate::workloads::{cold, failover, fanout, increments, memory, reads, timers};
 
 /// As in the `clinch` program: its nodes are what is measured.
+#[cfg(feature = "mimalloc")]
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -64,6 +64,8 @@ async fn measure_all(options: Options) -> anyhow::Result<bool> {
             Workload::W3 => reads::run(&mut bench).await?,
             Workload::W4 => cold::run(&mut bench).await?,
             Workload::W5 => memory::run(&mut bench).await?,
+            Workload::W6 => timers::run(&mut bench).await?,
+            Workload::W7 => fanout::run(&mut bench).await?,
             Workload::W8 => failover::run(&mut bench).await?,
         }
     }

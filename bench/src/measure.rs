@@ -127,6 +127,8 @@ pub(crate) fn record(bed: &Bed, case: Case, callers: usize, done: &Done, load_be
         verified: None,
         memory: None,
         failover: None,
+        timers: None,
+        fanout: None,
         floors: bed.floors,
         machine: Machine {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),

@@ -62,6 +62,12 @@ pub(crate) enum Workload {
     /// Memory by idle actor, one node
     #[value(name = "W5", alias = "w5")]
     W5,
+    /// Timers due within five seconds, and how late they fire
+    #[value(name = "W6", alias = "w6")]
+    W6,
+    /// Events of one actor to many WebSockets
+    #[value(name = "W7", alias = "w7")]
+    W7,
     /// Failover: kill -9 of owners under load, three nodes
     #[value(name = "W8", alias = "w8")]
     W8,
@@ -79,7 +85,7 @@ pub(crate) struct Options {
     /// Load before each run that is not counted.
     #[arg(long, default_value = "2", value_parser = seconds, value_name = "SECONDS")]
     pub(crate) warmup: Duration,
-    /// Callers at a time, one run each [default: 1,16,64,256; W3 1,64,256; W4 1,64; W5 256; W8 32; open loop 256].
+    /// Callers at a time, one run each [default: 1,16,64,256; W3 1,64,256; W4 1,64; W5 256; W7 1,8; W8 32; open loop 256].
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=10_000), value_name = "N,..")]
     pub(crate) callers: Option<Vec<u32>>,
     /// Ways to the cluster.
@@ -94,7 +100,7 @@ pub(crate) struct Options {
     /// Open loop: operations due a second over all callers [default: closed loop].
     #[arg(long, value_parser = rate)]
     pub(crate) open_rate: Option<f64>,
-    /// Nodes for W3 and W4: 1 or 3.
+    /// Nodes for W3, W4, W6 and W7: 1 or 3.
     #[arg(long, default_value = "3", value_parser = nodes)]
     pub(crate) nodes: u32,
     /// Idle actors of W5, one measurement each, ascending.
@@ -105,6 +111,12 @@ pub(crate) struct Options {
         value_name = "N,.."
     )]
     pub(crate) memory: Vec<u64>,
+    /// Timers of W6, each in an actor of its own.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) timers: u32,
+    /// Connections of W7.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) connections: u32,
     /// Owners killed by W8.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) kills: u32,
@@ -137,6 +149,8 @@ impl Options {
             callers: Some(self.callers.unwrap_or_else(|| vec![8])),
             actors: 200,
             memory: vec![500, 2000],
+            timers: 100,
+            connections: 20,
             kills: 1,
             ..self
         }

@@ -122,6 +122,25 @@ pub(crate) struct Failover {
     pub(crate) others_max_ms: f64,
 }
 
+/// Timers that were due within a while; how late they were is in the percentiles.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Timers {
+    pub(crate) timers: u64,
+    pub(crate) within_s: f64,
+    /// Fired before they were due.
+    pub(crate) early: u64,
+}
+
+/// Events of one actor to all of its connections.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Fanout {
+    pub(crate) connections: u64,
+    /// Events, each counted once for each connection.
+    pub(crate) deliveries: u64,
+    /// Deliveries a second.
+    pub(crate) rate: f64,
+}
+
 /// Where it was measured.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Machine {
@@ -177,6 +196,10 @@ pub(crate) struct Record {
     pub(crate) memory: Option<Memory>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) failover: Option<Failover>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) timers: Option<Timers>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fanout: Option<Fanout>,
     pub(crate) floors: Floors,
     pub(crate) machine: Machine,
     pub(crate) targets: Vec<Target>,
@@ -238,6 +261,20 @@ impl Record {
                 line,
                 "\n     {} kills, {} waits: p50 {:.0} p99 {:.0} max {:.0} ms; others at most {:.0} ms",
                 f.kills, f.waits, f.p50_ms, f.p99_ms, f.max_ms, f.others_max_ms
+            );
+        }
+        if let Some(t) = self.timers {
+            let _ = write!(
+                line,
+                "\n     {} timers due within {} s: {} early",
+                t.timers, t.within_s, t.early
+            );
+        }
+        if let Some(f) = self.fanout {
+            let _ = write!(
+                line,
+                "\n     {} connections: {:.0} deliveries/s",
+                f.connections, f.rate
             );
         }
         if let Some(v) = self.verified.filter(|v| !v.holds()) {

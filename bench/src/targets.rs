@@ -98,6 +98,21 @@ pub(crate) fn judge(run: &Record) -> Vec<Target> {
             failover.p99_ms,
         ));
     }
+    if let (Some(timers), Some(latency)) = (run.timers, run.latency) {
+        targets.push(Target::at_most("timers early", 0.0, timers.early as f64));
+        targets.push(Target::at_most(
+            "ms late, p99 of the timers",
+            100.0,
+            latency.p99_us / 1000.0,
+        ));
+    }
+    if let Some(fanout) = run.fanout.filter(|fanout| fanout.connections >= 1000) {
+        targets.push(Target::at_least(
+            "deliveries/s of one actor",
+            100_000.0,
+            fanout.rate,
+        ));
+    }
     if run.pace == Loop::Open || run.nodes != 3 || run.failover.is_some() {
         return targets;
     }

@@ -28,7 +28,7 @@ fn every_workload_gets_answers_without_errors_and_says_what_was_durable() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    for workload in ["W1", "W2", "W3", "W4", "W5", "W8"] {
+    for workload in ["W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8"] {
         let runs: Vec<&Value> = records.iter().filter(|r| r["workload"] == workload).collect();
         assert!(!runs.is_empty(), "{workload} did not run\n{told}");
         for run in runs {

@@ -160,8 +160,8 @@ pub struct StorageConfig {
     /// Time between two checkpoints, in ms; one is taken earlier when 64 k keys or 32 MiB wait. Actors that change often
     /// are written once for each, and a start replays what came after the last. Default: 5,000.
     pub checkpoint_ms: u64,
-    /// Cache of the state store, in MiB as sled counts it: it takes four to six times as much memory. Values of sleeping
-    /// actors that are not in it come from the kernel's cache. Default: 16.
+    /// Cache of the state store, in MiB as sled counts it: it takes about three times as much memory. Values of sleeping
+    /// actors that are not in it come from the kernel's cache. Default: 4.
     pub cache_mib: u64,
     /// Log kept per shard for replicas that lag behind, in MiB. Default: 16.
     pub retain_mib: u64,
@@ -171,7 +171,7 @@ impl Default for StorageConfig {
     fn default() -> Self {
         Self {
             checkpoint_ms: 5000,
-            cache_mib: 16,
+            cache_mib: 4,
             retain_mib: 16,
         }
     }

@@ -2,9 +2,11 @@
 
 pub(crate) mod cold;
 pub(crate) mod failover;
+pub(crate) mod fanout;
 pub(crate) mod increments;
 pub(crate) mod memory;
 pub(crate) mod reads;
+pub(crate) mod timers;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -107,7 +107,7 @@ impl Owner {
             used,
             busy: None,
         };
-        self.slots.insert(id, slot);
+        self.slots.insert(id, Box::new(slot));
     }
 
     fn start_actor(&mut self, id: ActorId, created: bool, state: Option<StateArc>, input: Option<Bytes>) {
@@ -157,7 +157,7 @@ impl Owner {
     }
 
     /// Takes an actor out of memory.
-    fn unseat(&mut self, id: ActorId) -> Option<Slot> {
+    fn unseat(&mut self, id: ActorId) -> Option<Box<Slot>> {
         let slot = self.slots.remove(&id)?;
         slot.life.end();
         let hash = KeyHash::of(&slot.meta.namespace, &slot.meta.name, &slot.meta.key);

@@ -18,7 +18,7 @@ use clinch_types::{
 use tokio::time::Instant;
 
 use super::run::Exclusive;
-use super::slot::{Caller, Guarded, Open, Running, Slot, Work};
+use super::slot::{Caller, Guarded, Open, Running, Work};
 use super::turns::{TurnFor, in_time};
 use crate::shard::{Owner, ReplyTo};
 
@@ -450,7 +450,7 @@ impl Owner {
             CallOp::Push { queue, body, wait } => {
                 let guarded = open.caller.is_some() && self.guards_queues(id);
                 // A message waits for no turn, only for the actor to be there.
-                let there = self.slots.get(&id).is_some_and(Slot::takes_messages);
+                let there = self.slots.get(&id).is_some_and(|slot| slot.takes_messages());
                 if there && !self.pipeline.full() && !guarded {
                     self.push(id, open, &queue, body, wait);
                     return None;

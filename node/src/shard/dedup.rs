@@ -19,6 +19,8 @@ pub(crate) const WINDOW: Duration = Duration::from_secs(600);
 /// How long an answer under a user's idempotency key is kept.
 pub(crate) const WINDOW_LONG: Duration = Duration::from_secs(24 * 3600);
 
+/// Ages of fewer requests than this are never tidied.
+const TIDY_MIN: usize = 1024;
 /// How often all sessions are looked at.
 const SWEEP: Duration = Duration::from_secs(30);
 
@@ -50,11 +52,40 @@ struct Done {
 #[derive(Debug, Default)]
 pub(crate) struct Dedup {
     sessions: HashMap<SessionId, Session>,
-    by_age: VecDeque<(WallMs, RequestId)>,
-    by_age_long: VecDeque<(WallMs, RequestId)>,
+    by_age: Ages,
+    by_age_long: Ages,
     swept: WallMs,
     garbage: Vec<RequestId>,
     raised: Vec<SessionId>,
+}
+
+/// Requests in the order they were recorded in. Those that have been acknowledged since stay until the next tidying: then
+/// half of the queue is new, so each request pays for two looks at most.
+#[derive(Debug, Default)]
+struct Ages {
+    queue: VecDeque<(WallMs, RequestId)>,
+    /// Length at which it is tidied.
+    tidy_at: usize,
+}
+
+impl Ages {
+    fn push(&mut self, at: WallMs, request: RequestId, sessions: &HashMap<SessionId, Session>) {
+        self.queue.push_back((at, request));
+        if self.queue.len() > self.tidy_at {
+            self.tidy(sessions);
+        }
+    }
+
+    /// Drops what is gone, and gives its memory back.
+    fn tidy(&mut self, sessions: &HashMap<SessionId, Session>) {
+        self.queue.retain(|(_, request)| {
+            sessions
+                .get(&request.session)
+                .is_some_and(|s| s.done.contains_key(&request.seq))
+        });
+        self.tidy_at = 2 * self.queue.len() + TIDY_MIN;
+        self.queue.shrink_to(self.tidy_at + 1);
+    }
 }
 
 /// What the next entry should clear away.
@@ -82,7 +113,7 @@ impl Dedup {
         } else {
             &mut self.by_age
         };
-        queue.push_back((now, request));
+        queue.queue.push_back((now, request));
     }
 
     /// Takes over a stored floor.
@@ -94,8 +125,8 @@ impl Dedup {
 
     /// Call after the last [`Dedup::load`]: ages must be in order for expiry.
     pub(crate) fn loaded(&mut self) {
-        self.by_age.make_contiguous().sort_unstable();
-        self.by_age_long.make_contiguous().sort_unstable();
+        self.by_age.queue.make_contiguous().sort_unstable();
+        self.by_age_long.queue.make_contiguous().sort_unstable();
     }
 
     pub(crate) fn look(&self, request: RequestId) -> Known {
@@ -150,12 +181,13 @@ impl Dedup {
         } else {
             &mut self.by_age
         };
-        queue.push_back((now, request));
+        queue.push(now, request, &self.sessions);
     }
 
     /// Lets go of what is older than its window. Cheap when nothing is.
     pub(crate) fn expire(&mut self, now: WallMs) {
-        for (queue, window) in [(&mut self.by_age, WINDOW), (&mut self.by_age_long, WINDOW_LONG)] {
+        for (ages, window) in [(&mut self.by_age, WINDOW), (&mut self.by_age_long, WINDOW_LONG)] {
+            let queue = &mut ages.queue;
             while let Some(&(at, request)) = queue.front() {
                 let Some(session) = self.sessions.get_mut(&request.session) else {
                     queue.pop_front();
@@ -178,7 +210,8 @@ impl Dedup {
             return;
         }
         self.swept = now;
-        self.compact();
+        self.by_age.tidy(&self.sessions);
+        self.by_age_long.tidy(&self.sessions);
         let garbage = &mut self.garbage;
         self.sessions.retain(|&id, session| {
             let idle = session.done.is_empty() && session.used.after(WINDOW) < now;
@@ -204,24 +237,9 @@ impl Dedup {
             .drain(..)
             .filter_map(|id| self.sessions.get(&id).map(|session| (id, session.floor)))
             .collect();
-        // Ages of acknowledged records are dropped lazily, but never more than twice what is alive.
         Cleared {
             records: std::mem::take(&mut self.garbage),
             floors,
-        }
-    }
-
-    /// Drops queue entries whose record is gone, when they outnumber the living ones.
-    fn compact(&mut self) {
-        let living: usize = self.sessions.values().map(|s| s.done.len()).sum();
-        for queue in [&mut self.by_age, &mut self.by_age_long] {
-            if queue.len() > 2 * living + 1024 {
-                queue.retain(|(_, r)| {
-                    self.sessions
-                        .get(&r.session)
-                        .is_some_and(|s| s.done.contains_key(&r.seq))
-                });
-            }
         }
     }
 }
@@ -304,6 +322,19 @@ mod tests {
         assert!(matches!(dedup.look(request(1)), Known::Answered { .. }));
         dedup.expire(now.after(WINDOW + Duration::from_millis(1)));
         assert_eq!(dedup.look(request(1)), Known::New);
+    }
+
+    #[test]
+    fn what_was_acknowledged_takes_no_memory_however_much_of_it_there_was() {
+        let mut dedup = Dedup::default();
+        for seq in 1..=100_000 {
+            dedup.record(request(seq), seq, WallMs(seq / 100), false, Arc::new(reply(seq)));
+            dedup.acknowledge(SessionId(9), seq.saturating_sub(15));
+            dedup.clear();
+        }
+        assert!(dedup.by_age.queue.capacity() < 4 * TIDY_MIN);
+        let answered = |seq| matches!(dedup.look(request(seq)), Known::Answered { .. });
+        assert!(answered(100_000) && answered(99_985) && !answered(99_984));
     }
 
     #[test]

@@ -49,7 +49,8 @@ pub(crate) struct Owner {
     pub(crate) pipeline: Pipeline,
     pub(crate) dedup: Dedup,
     /// Ids are drawn by nodes, so nobody outside can choose keys that collide: a fast hash will do.
-    pub(crate) slots: FxHashMap<ActorId, Slot>,
+    /// In boxes, because a map that has just grown is half empty.
+    pub(crate) slots: FxHashMap<ActorId, Box<Slot>>,
     pub(crate) by_key: HashMap<KeyHash, ActorId>,
     /// Calls admitted and not answered, with further callers of the same request.
     pub(crate) open: HashMap<RequestId, Vec<ReplyTo>>,

@@ -5,6 +5,8 @@ mod damage;
 mod failures;
 mod log;
 mod machine;
+#[cfg(target_os = "linux")]
+mod memory;
 mod openraft_suite;
 mod simulated_crash;
 mod snapshot;
