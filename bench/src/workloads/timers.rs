@@ -71,7 +71,10 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[expect(clippy::disallowed_methods, reason = "the wall time that timers of this machine are due by")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the wall time that timers of this machine are due by"
+)]
 fn now() -> anyhow::Result<Duration> {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
