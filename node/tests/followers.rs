@@ -233,6 +233,10 @@ async fn an_unread_event_holds_up_neither_answers_nor_other_readers() {
 async fn g6_g8_a_connection_of_a_program_hears_everything_once_and_in_order_while_owners_die() {
     let mut cluster = TestCluster::start(3, registry()).await;
     cluster.settled().await;
+    eventually("an owner is known", || async {
+        cluster.owner(0, &lobby()).is_some()
+    })
+    .await;
     let (_, owner) = cluster.owner(0, &lobby()).expect("an owner");
     let (listens, speaks) = ((owner + 1) % 3, (owner + 2) % 3);
     let ada = room_of(cluster.node(listens).cluster(), "ada")
@@ -293,10 +297,10 @@ async fn the_address_of_an_actor_works_for_tools_that_know_nothing_of_keys() {
     let cluster = TestCluster::start(1, registry()).await;
     let outside = cluster.node(0).cluster();
     let gateway = cluster.node(0).gateways()[0];
-    let by_key = outside.get::<Room>(("north", "a/b? c&d"));
+    let by_key = outside.get::<Clerk>(("north", "a/b? c&d"));
     let ask = |url: String| async move {
         let path = url.strip_prefix("http://gateway").expect("the base").to_owned();
-        let body = r#"{"args":["hello"]}"#;
+        let body = r#"{"args":[]}"#;
         let request = format!(
             "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n\
              content-length: {}\r\n\r\n{body}",
@@ -305,14 +309,14 @@ async fn the_address_of_an_actor_works_for_tools_that_know_nothing_of_keys() {
         http(gateway, request.as_bytes()).await
     };
     let base = "http://gateway/";
-    let url = clinch::gateway_url(base, &by_key, "action/say").expect("an address");
-    assert_eq!(ask(url).await, (200, r#"{"output":[1,"nobody"]}"#.into()));
+    let url = clinch::gateway_url(base, &by_key, "action/heard").expect("an address");
+    assert_eq!(ask(url).await, (200, r#"{"output":[]}"#.into()));
     let id = by_key.resolve().await.expect("an id");
-    let url = clinch::gateway_url(base, &outside.get_by_id::<Room>(id), "action/say").expect("an address");
+    let url = clinch::gateway_url(base, &outside.get_by_id::<Clerk>(id), "action/heard").expect("an address");
     assert_eq!(ask(url).await.0, 200, "the same actor by its id");
-    let missing = outside.get::<Room>(("south", "x")).existing();
-    let url = clinch::gateway_url(base, &missing, "action/say").expect("an address");
-    assert_eq!(ask(url).await.0, 400, "nobody is made by `get`");
-    let error = clinch::gateway_url(base, &outside.get::<Room>("a,b"), "x").expect_err("a comma");
+    let missing = outside.get::<Clerk>(("south", "x")).existing();
+    let url = clinch::gateway_url(base, &missing, "action/heard").expect("an address");
+    assert_eq!(ask(url).await.0, 404, "nobody is made by `get`");
+    let error = clinch::gateway_url(base, &outside.get::<Clerk>("a,b"), "x").expect_err("a comma");
     assert!(error.message().contains("\"a,b\""), "{error}");
 }
