@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use clinch_transport::{Class, PeerId, Transport, TransportError};
+use clinch_transport::{Class, PeerId, RefusalCode, Transport, TransportError};
 use clinch_types::{
     CallError, CallOp, CallReply, CallRequest, ConnId, Consistency, Door, ListReply, ListRequest, NodeId,
     Reaction, RequestId, RouteMap, SessionId, ShardId, Target, codec, kind, planted,
@@ -297,7 +297,9 @@ impl Router {
 
     fn transport_failure(&self, node: NodeId, error: TransportError) -> Failure {
         let text = format!("node {node}: {error}");
-        self.suspect(node);
+        if may_be_gone(&error) {
+            self.suspect(node);
+        }
         match error.perhaps_done() && !planted!("unsure-is-no") {
             true => Failure {
                 error: CallError::Perhaps { reason: text },
@@ -551,6 +553,20 @@ fn encode<T: codec::Encode>(value: &T) -> Bytes {
 }
 
 /// The request id behind a user's idempotency key: the same actor and key give the same id in every process.
+/// Whether a failure says something about the node that was asked. The caller's own time does not, nor does a full queue:
+/// everybody else would avoid an owner that serves them.
+fn may_be_gone(error: &TransportError) -> bool {
+    match error {
+        TransportError::NotSent { .. } | TransportError::Perhaps { .. } => true,
+        TransportError::Refused { code, .. } => {
+            !matches!(code, RefusalCode::Overloaded | RefusalCode::ReplyTooLarge)
+        }
+        TransportError::Deadline { .. }
+        | TransportError::Overloaded { .. }
+        | TransportError::TooLarge { .. } => false,
+    }
+}
+
 fn idempotent(target: &Target, key: &str) -> RequestId {
     let actor = match target {
         Target::Id(id) => id.to_string(),

@@ -2,8 +2,10 @@
 
 mod common;
 
+use std::time::Duration;
+
 use clinch::prelude::*;
-use common::{Counter, TestCluster};
+use common::{Counter, Probe, TestCluster, eventually, gate, probe_target};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_node_alone_keeps_its_actors_over_a_restart() {
@@ -46,5 +48,34 @@ async fn any_of_three_nodes_answers_for_any_actor() {
                 assert_eq!(counter.get_count().await.unwrap(), expected);
             }
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_with_little_time_does_not_make_others_avoid_the_owner() {
+    let cluster = TestCluster::start(3, Registry::new().actor::<Probe>()).await;
+    cluster.settled().await;
+    eventually("an owner is known", || async {
+        cluster.owner(0, &probe_target("slow")).is_some()
+    })
+    .await;
+    let (_, owner) = cluster.owner(0, &probe_target("slow")).expect("an owner");
+    let elsewhere = cluster.node((owner + 1) % 3).cluster();
+    let slow = elsewhere.get::<Probe>("slow");
+    assert_eq!(slow.get().await.expect("it is there"), 0);
+    let little = Duration::from_millis(300);
+    for round in 1..=5 {
+        let held = slow.add_held(1, format!("little-{round}")).timeout(little).await;
+        assert!(held.expect_err("nobody opens the gate").is_perhaps());
+        // From here on the owner can answer at once.
+        gate(&format!("little-{round}")).add_permits(1);
+        let asked = tokio::time::Instant::now();
+        let count = slow.get().timeout(Duration::from_millis(900)).await;
+        assert_eq!(
+            count.expect("an answer of the owner"),
+            round,
+            "after {:?}",
+            asked.elapsed()
+        );
     }
 }
