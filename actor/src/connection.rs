@@ -31,6 +31,8 @@ const POLL_PAUSE: Duration = Duration::from_millis(100);
 const OWNERLESS_MAX: Duration = Duration::from_secs(60);
 /// Events of one name that wait for their reader; then the connection asks for no more until it reads.
 const UNREAD_MAX: usize = 1024;
+/// Bytes of events that are kept for their first reader, all names together.
+const UNCLAIMED_BYTES_MAX: usize = 4 << 20;
 
 /// An open connection to an actor; dereferences to the actor's handle, whose calls then come over the connection. Dropping
 /// it closes it.
@@ -67,14 +69,17 @@ struct Readers {
     of: BTreeMap<String, Vec<mpsc::Sender<Vec<u8>>>>,
     /// What the actor sent to this connection alone before anybody read that event: for the first who does.
     unclaimed: VecDeque<(String, Vec<u8>)>,
+    unclaimed_bytes: usize,
 }
 
 impl Readers {
     /// A new reader, with what waits for it.
     fn add(&mut self, name: &str, reader: mpsc::Sender<Vec<u8>>) {
+        let kept = &mut self.unclaimed_bytes;
         self.unclaimed.retain(|(of, args)| {
             // There is room: no more than that are kept.
             let claimed = of == name && reader.try_send(args.clone()).is_ok();
+            *kept -= if claimed { args.len() } else { 0 };
             !claimed
         });
         self.of.entry(name.to_owned()).or_default().push(reader);
@@ -83,8 +88,12 @@ impl Readers {
     /// Those who read an event now; `None` if nobody has so far: then it is kept.
     fn claim(&mut self, name: &str, args: &[u8]) -> Option<Vec<mpsc::Sender<Vec<u8>>>> {
         let Some(readers) = self.of.get_mut(name) else {
-            if self.unclaimed.len() < UNREAD_MAX {
+            let bytes = self.unclaimed_bytes + args.len();
+            if self.unclaimed.len() < UNREAD_MAX && bytes <= UNCLAIMED_BYTES_MAX {
+                self.unclaimed_bytes = bytes;
                 self.unclaimed.push_back((name.to_owned(), args.to_vec()));
+            } else {
+                tracing::debug!(name, "an event that nobody reads is left out");
             }
             return None;
         };
@@ -144,7 +153,7 @@ impl<A: Actor> Connection<A> {
     }
 
     /// Subscribes to an event: those of turns that commit from now on. The first reader of an event also gets those that the
-    /// actor sent to this connection alone before.
+    /// actor sent to this connection alone before: of all events that nobody has read so far the first 1,024, up to 4 MiB.
     ///
     /// # Errors
     /// `event.forbidden` where `can_subscribe` says no; as every call.

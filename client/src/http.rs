@@ -91,7 +91,7 @@ impl HttpClient {
     /// Calls an action of an actor, by name and key; creates the actor if it does not exist.
     ///
     /// # Errors
-    /// As [`HttpClient::request`].
+    /// As [`HttpClient::request`]; `actor.invalid_request` for a component of the key with a comma.
     pub async fn call(
         &self,
         name: &str,
@@ -99,13 +99,8 @@ impl HttpClient {
         action: &str,
         args: Value,
     ) -> Result<Value, ActorError> {
-        let parts: Vec<String> = key.iter().map(|part| encode(part)).collect();
-        let path = format!(
-            "/gateway/{}/action/{}?rvt-namespace=default&rvt-method=getOrCreate&rvt-runner=default&rvt-key={}",
-            encode(name),
-            encode(action),
-            parts.join("%2C"),
-        );
+        let below = format!("action/{}", encode(action));
+        let path = by_key("default", name, key, CREATES, &below)?;
         let answer = self
             .request(Method::POST, &path, Some(&serde_json::json!({ "args": args })))
             .await?;
@@ -120,43 +115,60 @@ impl HttpClient {
 /// `actor.invalid_request` for what a query cannot say: a comma in a component of the key, an input for the first call. The
 /// actor's id ([`RawHandle::resolve`]) always works.
 pub fn gateway_url(gateway: &str, handle: &RawHandle, path: &str) -> Result<String, Error> {
-    let cannot = |what| {
-        Error::new(
-            group::ACTOR,
-            code::INVALID_REQUEST,
-            format!("{what}; use the actor's id"),
-        )
-    };
     let (gateway, path) = (gateway.trim_end_matches('/'), path.trim_start_matches('/'));
-    let (namespace, name, key, create) = match handle.target()? {
-        Target::Id(id) => return Ok(format!("{gateway}/gateway/{id}/{path}")),
+    match handle.target()? {
+        Target::Id(id) => Ok(format!("{gateway}/gateway/{id}/{path}")),
         Target::Key {
             namespace,
             name,
             key,
             create,
-        } => (namespace, name, key, create),
-    };
-    if let Some(part) = key.components().iter().find(|part| part.contains(',')) {
-        return Err(cannot(format!(
+        } => {
+            let method = match create {
+                Some(create) if create.input.is_some() || create.region.is_some() => {
+                    return Err(unsayable("an address carries no input and no region".into()).into());
+                }
+                Some(_) => CREATES,
+                None => "get",
+            };
+            let address = by_key(namespace, name, key.components(), method, path)?;
+            Ok(format!("{gateway}{address}"))
+        }
+    }
+}
+
+/// The method of an address whose first call creates the actor, with what goes with it.
+const CREATES: &str = "getOrCreate&rvt-runner=default";
+
+fn unsayable(what: String) -> ActorError {
+    ActorError::new(
+        group::ACTOR,
+        code::INVALID_REQUEST,
+        format!("{what}; use the actor's id"),
+    )
+}
+
+/// Where a gateway serves `path` below the actor of a name and key.
+fn by_key(
+    namespace: &str,
+    name: &str,
+    key: &[String],
+    method: &str,
+    path: &str,
+) -> Result<String, ActorError> {
+    if let Some(part) = key.iter().find(|part| part.contains(',')) {
+        return Err(unsayable(format!(
             "an address splits the component {part:?} of the key at its comma"
         )));
     }
-    let method = match create {
-        Some(create) if create.input.is_some() || create.region.is_some() => {
-            return Err(cannot("an address carries no input and no region".into()));
-        }
-        Some(_) => "getOrCreate&rvt-runner=default",
-        None => "get",
-    };
-    let parts: Vec<String> = key.components().iter().map(|part| encode(part)).collect();
     let (name, namespace) = (encode(name), encode(namespace));
+    let parts: Vec<String> = key.iter().map(|part| encode(part)).collect();
     let key = match parts.is_empty() {
         true => String::new(),
         false => format!("&rvt-key={}", parts.join("%2C")),
     };
     Ok(format!(
-        "{gateway}/gateway/{name}/{path}?rvt-namespace={namespace}&rvt-method={method}{key}"
+        "/gateway/{name}/{path}?rvt-namespace={namespace}&rvt-method={method}{key}"
     ))
 }
 

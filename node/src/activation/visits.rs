@@ -17,6 +17,7 @@ use clinch_types::{
 };
 use tokio::time::Instant;
 
+use super::conns::unknown;
 use super::run::Exclusive;
 use super::slot::{Caller, Guarded, Open, Running, Work};
 use super::turns::{TurnFor, in_time};
@@ -99,46 +100,32 @@ impl Owner {
         index: usize,
         args: Bytes,
     ) -> Option<Visited> {
-        let Some(mut caller) = open.caller.take() else {
-            return Some(Visited {
-                open,
-                index,
-                args,
-                visit: None,
-            });
-        };
-        if let Some(seat) = caller.seat.take() {
-            let visit = Some(Visit::new(caller.door, Some(seat)));
-            return Some(Visited {
+        let visited = |open, args, visit| {
+            Some(Visited {
                 open,
                 index,
                 args,
                 visit,
-            });
+            })
+        };
+        let Some(mut caller) = open.caller.take() else {
+            return visited(open, args, None);
+        };
+        if let Some(seat) = caller.seat.take() {
+            return visited(open, args, Some(Visit::new(caller.door, Some(seat))));
         }
         if let Some(conn) = caller.door.conn {
             let Some(seat) = self.host.seats().get(id, conn) else {
                 self.conn_ended(open, conn);
                 return None;
             };
-            let visit = Some(Visit::new(caller.door, Some(seat)));
-            return Some(Visited {
-                open,
-                index,
-                args,
-                visit,
-            });
+            return visited(open, args, Some(Visit::new(caller.door, Some(seat))));
         }
         let actor_type = self.slots.get(&id)?.actor_type.clone();
         let seat = passing(&open, &caller);
         if !actor_type.conn_hooks().any {
-            let visit = Some(Visit::new(caller.door, Some(Arc::new(seat))));
-            return Some(Visited {
-                open,
-                index,
-                args,
-                visit,
-            });
+            let visit = Visit::new(caller.door, Some(Arc::new(seat)));
+            return visited(open, args, Some(visit));
         }
         let visit = Visit::new(caller.door, None);
         let kind = actor_type.actions()[index].kind;
@@ -385,9 +372,7 @@ impl Owner {
     }
 
     fn conn_ended(&mut self, open: Open, conn: ConnId) {
-        let message = format!("there is no connection {conn}, it has ended");
-        let error = ActorError::new(group::ACTOR, "connection_ended", message);
-        self.answer_after(self.horizon(), open, Err(error.into()));
+        self.answer_after(self.horizon(), open, Err(unknown(conn).into()));
     }
 
     /// A client has gone: its actor is told, and woken for that if need be.

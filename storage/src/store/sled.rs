@@ -230,9 +230,11 @@ impl StateStore for SledStore {
                 None => batch.remove(&key[..]),
             }
         }
-        guarded("apply", || self.tree.apply_batch(batch))?;
-        free_replaced(keys);
-        Ok(())
+        guarded("apply", || {
+            self.tree.apply_batch(batch)?;
+            free_replaced(keys);
+            Ok(())
+        })
     }
 
     fn flush(&self) -> io::Result<()> {
