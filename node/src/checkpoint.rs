@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clinch_storage::{Driver, GroupId, Storage};
-use clinch_types::ShardId;
+use clinch_types::{ShardId, planted};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
@@ -78,6 +78,9 @@ pub(crate) fn start(
                 let mut rhythm = Rhythm::new(every);
                 loop {
                     tokio::time::sleep(rhythm.look).await;
+                    if planted!("purge-early") {
+                        let _full = done_tx.try_send(());
+                    }
                     if rhythm.due(&worker) && !take(&worker, &done_tx) {
                         return;
                     }

@@ -47,7 +47,7 @@ const fn real(name: &'static str, what: &'static str) -> Bug {
 }
 
 /// All of them.
-pub const BUGS: [Bug; 44] = [
+pub const BUGS: [Bug; 45] = [
     bug(
         "stale-read",
         "reads are answered without a lease or a round of the quorum",
@@ -162,6 +162,10 @@ pub const BUGS: [Bug; 44] = [
     bug(
         "old-state-accepted",
         "a state store that is older than what the log has purged is taken for whole",
+    ),
+    real(
+        "snapshot-awaited",
+        "a snapshot that was lost with the node it was sent to is waited for, instead of being sent again",
     ),
     real(
         "snapshot-by-packet",

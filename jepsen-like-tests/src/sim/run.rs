@@ -155,7 +155,7 @@ fn cluster(rng: &mut StdRng, seed: u64, shards: u32, plan: &Plan) -> anyhow::Res
         })
         .segment_bytes(64 << rng.random_range(10..14))
         // Little log: replicas that were away need snapshots.
-        .retain_bytes(1 << rng.random_range(10..20))
+        .retain_bytes(1 << rng.random_range(0..20))
         .checkpoint_keys(match rng.random_bool(0.5) {
             true => rng.random_range(1..64),
             false => 2048,

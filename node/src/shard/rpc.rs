@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use clinch_storage::raft::{Snapshot, SnapshotMeta, Vote};
@@ -50,7 +51,20 @@ pub(crate) struct SnapshotHeader {
     pub(crate) meta: SnapshotMeta,
 }
 
-type SnapshotOutcome = Option<Result<Vote, String>>;
+/// How far a snapshot is.
+#[derive(Debug, Clone)]
+enum Arrival {
+    /// Its sender asks for it; its stream has not come so far.
+    Awaited,
+    /// It is being read and installed.
+    Begun,
+    Ended(Result<Vote, String>),
+}
+
+/// Time a stream may come later than the question for its outcome: they travel side by side.
+const OVERTAKEN_MAX: Duration = Duration::from_secs(2);
+/// Time an outcome is kept for a sender that has not asked.
+const OUTCOME_KEPT: Duration = Duration::from_secs(60);
 
 /// Where Raft messages arrive. Cheap to clone.
 #[derive(Clone)]
@@ -60,7 +74,7 @@ pub(crate) struct RaftDesk {
 
 struct Inner {
     groups: RwLock<BTreeMap<u32, Raft>>,
-    snapshots: Mutex<HashMap<u128, watch::Sender<SnapshotOutcome>>>,
+    snapshots: Mutex<HashMap<u128, watch::Sender<Arrival>>>,
     storage: Storage,
     tasks: Tasks,
     cluster: OnceLock<u64>,
@@ -167,12 +181,16 @@ impl RaftDesk {
             let token = header.token;
             let group = GroupId(header.group);
             let from = inbound.from.to_string();
+            let arrival = desk.arrival(token);
+            arrival.send_replace(Arrival::Begun);
             let outcome = desk.receive(header, inbound).await;
             match &outcome {
                 Ok(_) => tracing::info!(%group, from, "snapshot installed"),
                 Err(error) => tracing::warn!(%group, from, error, "snapshot not installed"),
             }
-            desk.outcome(token).send_replace(Some(outcome));
+            arrival.send_replace(Arrival::Ended(outcome));
+            tokio::time::sleep(OUTCOME_KEPT).await;
+            desk.inner.snapshots.lock().remove(&token);
         });
     }
 
@@ -201,12 +219,12 @@ impl RaftDesk {
         Ok(response.vote)
     }
 
-    fn outcome(&self, token: u128) -> watch::Sender<SnapshotOutcome> {
+    fn arrival(&self, token: u128) -> watch::Sender<Arrival> {
         self.inner
             .snapshots
             .lock()
             .entry(token)
-            .or_insert_with(|| watch::channel(None).0)
+            .or_insert_with(|| watch::channel(Arrival::Awaited).0)
             .clone()
     }
 
@@ -220,23 +238,38 @@ impl RaftDesk {
         };
         let desk = self.clone();
         self.inner.tasks.spawn_until_stop(async move {
-            let mut watch = desk.outcome(token).subscribe();
             let deadline = inbound.deadline;
-            let wait = async { watch.wait_for(Option::is_some).await.ok().and_then(|o| o.clone()) };
             let outcome = match deadline {
-                Some(deadline) => tokio::time::timeout_at(deadline, wait).await.ok().flatten(),
-                None => wait.await,
+                Some(deadline) => tokio::time::timeout_at(deadline, desk.ended(token)).await.ok(),
+                None => Some(desk.ended(token).await),
             };
             desk.inner.snapshots.lock().remove(&token);
-            match outcome {
-                Some(Ok(vote)) => match codec::encode_serde(&vote) {
-                    Ok(bytes) => inbound.respond(Bytes::from(bytes)),
-                    Err(error) => inbound.refuse(Refusal::new(RefusalCode::Invalid, error.to_string())),
-                },
-                Some(Err(text)) => inbound.refuse(Refusal::new(RefusalCode::Invalid, text)),
+            let refuse = |text| Refusal::new(RefusalCode::Invalid, text);
+            match outcome
+                .map(|vote| vote.and_then(|vote| codec::encode_serde(&vote).map_err(|e| e.to_string())))
+            {
+                Some(Ok(bytes)) => inbound.respond(Bytes::from(bytes)),
+                Some(Err(text)) => inbound.refuse(refuse(text)),
                 None => drop(inbound),
             }
         });
+    }
+
+    /// Waits for the outcome of a snapshot. One whose stream does not come was lost, as with a node that restarts between
+    /// the two: waiting longer would keep its sender from sending it again.
+    async fn ended(&self, token: u128) -> Result<Vote, String> {
+        let mut arrival = self.arrival(token).subscribe();
+        if !planted!("snapshot-awaited") {
+            let begun = arrival.wait_for(|a| !matches!(a, Arrival::Awaited));
+            if tokio::time::timeout(OVERTAKEN_MAX, begun).await.is_err() {
+                return Err("the snapshot has not arrived: send it again".into());
+            }
+        }
+        let ended = arrival.wait_for(|a| matches!(a, Arrival::Ended(_))).await;
+        match ended.as_deref() {
+            Ok(Arrival::Ended(outcome)) => outcome.clone(),
+            _ => Err("the node is stopping".into()),
+        }
     }
 }
 
