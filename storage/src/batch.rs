@@ -276,6 +276,12 @@ impl BatchBuilder {
         }
     }
 
+    /// Most bytes that one write takes.
+    pub fn room_for(key: &[u8], value: &[u8]) -> usize {
+        let len = |len: usize| (usize::BITS - len.leading_zeros()).div_ceil(7).max(1) as usize;
+        1 + len(key.len()) + len(value.len()) + key.len() + value.len()
+    }
+
     /// Gives a key a value.
     pub fn put(&mut self, key: &[u8], value: &[u8]) {
         self.add(TAG_PUT, key, value);
@@ -313,7 +319,7 @@ impl BatchBuilder {
     }
 
     fn add(&mut self, tag: u8, key: &[u8], value: &[u8]) {
-        self.bytes.reserve(11 + key.len() + value.len());
+        self.bytes.reserve(Self::room_for(key, value));
         self.bytes.put_u8(tag);
         self.put_len(key.len());
         if tag != TAG_DELETE {

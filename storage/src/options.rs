@@ -9,7 +9,7 @@ pub struct StorageOptions {
     pub segment_bytes: u64,
     /// Most bytes the log writes before one sync. Default: 4 MiB.
     pub batch_bytes: usize,
-    /// Bytes of log entries kept in memory, over all groups. Default: 16 MiB.
+    /// Bytes of log entries kept in memory, over all groups; what is older is read from the segments. Default: 8 MiB.
     pub cache_bytes: usize,
     /// Bytes of a group's log kept below its checkpoint, so that a follower that lags a little needs no snapshot.
     /// Default: 16 MiB.
@@ -44,7 +44,7 @@ impl Default for StorageOptions {
         Self {
             segment_bytes: 64 << 20,
             batch_bytes: 4 << 20,
-            cache_bytes: 16 << 20,
+            cache_bytes: 8 << 20,
             retain_bytes: 16 << 20,
             log_bytes_max: 2 << 30,
             read_bytes_max: 1 << 20,

@@ -73,10 +73,7 @@ impl Step {
                 run::cargo(root, &args, &[])?
             }
             Self::Test => run::cargo(root, &with(&["test"], &TEST_TARGETS), &[])?,
-            Self::Sim => {
-                let profile = std::env::var(SIM_PROFILE).unwrap_or_else(|_| "sim".into());
-                run::cargo(root, &[&["run", "--profile", &profile], &SIM[..]].concat(), &[])?
-            }
+            Self::Sim => run::cargo(root, &SIM, &[])?,
             Self::Doctest => run::cargo(root, &with(&["test"], &["--doc"]), &[])?,
             Self::Doc => {
                 let args = with(&["doc"], &["--no-deps"]);
@@ -99,12 +96,12 @@ impl Step {
 /// All targets cargo tests by itself: naming them would build the examples as tests, and some tests run them as programs.
 const TEST_TARGETS: [&str; 1] = ["--no-fail-fast"];
 
-/// Names another profile for the simulator than its own, where one that is as fast has been built already.
-const SIM_PROFILE: &str = "CLINCH_SIM_PROFILE";
-
 /// The bounded share of the simulator: fresh seeds, the corpus, and bugs put in on purpose. With the checks that a
 /// release leaves out, so it has a profile of its own.
-const SIM: [&str; 7] = [
+const SIM: [&str; 10] = [
+    "run",
+    "--profile",
+    "sim",
     "--locked",
     "-p",
     "jepsen-like-tests",

@@ -151,7 +151,12 @@ impl Pipeline {
     /// Cuts the batch being filled; the caller proposes it.
     pub(crate) fn cut(&mut self) -> Batch {
         let pending = std::mem::take(&mut self.pending);
-        let mut builder = BatchBuilder::default();
+        // The log keeps it in memory for a while: no more room than it needs.
+        let bytes = pending.writes.iter().map(|(key, write)| match write {
+            Write::Put(value) | Write::PutFresh(value) => BatchBuilder::room_for(key, value),
+            Write::Delete => BatchBuilder::room_for(key, &[]),
+        });
+        let mut builder = BatchBuilder::with_capacity(1 + bytes.sum::<usize>());
         for (key, write) in &pending.writes {
             match write {
                 Write::Put(value) => builder.put(key, value),
