@@ -100,12 +100,12 @@ pub type ConnStateFn<A> =
 pub type ConnFn<A> = for<'a> fn(&'a mut A, Ctx<A>, Conn<A>) -> BoxFuture<'a, Result<(), Error>>;
 /// Takes a message of a raw WebSocket.
 pub type MessageFn<A> = for<'a> fn(&'a mut A, Ctx<A>, Conn<A>, Frame) -> BoxFuture<'a, Result<(), Error>>;
-/// Answers a raw HTTP request.
+/// Answers a raw HTTP request, or does not.
 pub type RequestFn<A> = for<'a> fn(
     &'a mut A,
     Ctx<A>,
     http::Request<Bytes>,
-) -> BoxFuture<'a, Result<http::Response<Bytes>, Error>>;
+) -> BoxFuture<'a, Result<Option<http::Response<Bytes>>, Error>>;
 /// Says whether a client may subscribe to an event, or add to a queue: state, context, name.
 pub type AccessFn<A> = fn(&A, &Ctx<A>, &str) -> Result<bool, Error>;
 

@@ -60,6 +60,7 @@ pub use meta::ActorMeta;
 pub use options::{ActorOptions, Durability, OptionsError};
 pub use queue::{LEASE_DEFAULT, Leases, Message, MessageId, Queue, QueueHandle, QueueOp, Settle, Stored};
 pub use registry::{Registry, RegistryError};
+pub use request::{HttpAnswer, serve_request};
 pub use schedules::Schedules;
 pub use timing::{CRON_MAX, EVERY_MIN, MissedTick, Timing};
 pub use turn::{Host, Origin, ReadState, Spawn, Turn, TurnInit, UpdateState};
@@ -77,7 +78,7 @@ pub mod __private {
     pub use serde::Serialize;
 
     pub use crate::outcome::{CallYourResultTypeResult, Fallible};
-    pub use crate::request::http_response;
+    pub use crate::request::HttpAnswer;
     pub use crate::{
         Actor, ActorOptions, Any, Args, ArgsWriter, BoxFuture, Call, Conn, Connection, Durability, Emits,
         Error, Event, Frame, FromKey, FromKeyPart, Hook, IntoKey, KeyPart, RawHandle, Spec, reply,

@@ -108,13 +108,16 @@ fn disks_that_lie_are_noticed_and_the_way_to_see_it_again_is_told() {
 #[cfg(feature = "planted")]
 #[test]
 fn a_bug_put_in_on_purpose_is_caught() {
-    let args = ["sim", "--seed", "5000", "--seeds", "4", "--minutes", "0.3"];
-    let with = simulator(&[&args[..], &["--bug", "early-reply"]].concat());
-    assert!(
-        !with.status.success() && text(&with).contains("laws broken"),
-        "{}",
-        text(&with)
-    );
-    let without = simulator(&args);
-    assert!(without.status.success(), "{}", text(&without));
+    // What a seed does changes with the code; one in two shows this bug.
+    for seed in ["5000", "5001", "5002", "5003"] {
+        let args = ["sim", "--seed", seed, "--minutes", "0.3"];
+        let with = simulator(&[&args[..], &["--bug", "early-reply"]].concat());
+        if !with.status.success() {
+            assert!(text(&with).contains("laws broken"), "{}", text(&with));
+            let without = simulator(&args);
+            assert!(without.status.success(), "{}", text(&without));
+            return;
+        }
+    }
+    panic!("answers that leave before they are committed are not noticed");
 }

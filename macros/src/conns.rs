@@ -59,7 +59,7 @@ pub(crate) fn hook(name: &str, method: &Method, actor: &Type, krate: &Path) -> O
         "on_request" => {
             let (request, ty) = argument?;
             let span = method.ident.span();
-            let reply = quote_spanned!(span=> #krate::__private::http_response(__value));
+            let reply = quote_spanned!(span=> #krate::__private::HttpAnswer::answer(__value));
             quote! {
                 let __spec = __spec.on_request(|__state, __ctx, __request| ::std::boxed::Box::pin(async move {
                     let #request: #ty = __request;
