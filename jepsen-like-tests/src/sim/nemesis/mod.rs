@@ -386,6 +386,8 @@ impl Nemesis {
 
     /// Ends everything that is wrong and starts every node that is off.
     pub(super) fn heal(&mut self, sim: &mut Simulation) {
+        // Who gave up a moment ago did so for one of the faults.
+        self.bury(sim);
         self.plan.faults.clear();
         self.undo.clear();
         self.places.disarm();
@@ -403,7 +405,6 @@ impl Nemesis {
             self.disks[node] = SimFaults::default();
             self.set_disk(sim, node);
         }
-        self.bury(sim);
         // Who never came comes now.
         let down = std::mem::take(&mut self.down).into_keys();
         for node in down.chain(std::mem::take(&mut self.spares)) {
