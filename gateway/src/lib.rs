@@ -34,8 +34,9 @@ mod socket;
 mod tls;
 mod visitors;
 
+pub use axum::Router;
 pub use backend::{Backend, BoxFuture, GatewayCall, ListQuery, Listing, Scope, StreamBody};
 pub use config::{ConfigError, GatewayConfig};
 pub use server::{serve, serve_one};
-pub use service::router;
+pub use service::{embedded, router};
 pub use tls::{Tls, TlsError};

@@ -80,6 +80,7 @@ pub async fn serve(
         drain_timeout: config.drain_timeout(),
         stop,
         tracker,
+        config,
     };
     futures_util::future::join_all(listeners.into_iter().map(|listener| server.accept(listener))).await;
 }
@@ -101,11 +102,7 @@ pub async fn serve_one<S>(
         builder: builder(config, tracker.clone()),
         router,
         tls: None,
-        tasks: SocketTasks {
-            stop: stop.clone(),
-            tracker,
-            visitor,
-        },
+        tasks: SocketTasks::new(config, stop.clone(), tracker, visitor),
         first_request_timeout: config.header_read_timeout(),
         drain_timeout: config.drain_timeout(),
         stop,
@@ -132,6 +129,7 @@ fn builder(config: &GatewayConfig, tracker: TaskTracker) -> Builder<Tracked> {
 }
 
 struct Server {
+    config: GatewayConfig,
     router: Router,
     tls: Option<Tls>,
     visitors: Arc<Visitors>,
@@ -184,11 +182,7 @@ impl Server {
             builder: self.builder.clone(),
             router: self.router.clone(),
             tls: self.tls.clone(),
-            tasks: SocketTasks {
-                stop: self.stop.clone(),
-                tracker: self.tracker.clone(),
-                visitor,
-            },
+            tasks: SocketTasks::new(&self.config, self.stop.clone(), self.tracker.clone(), visitor),
             first_request_timeout: self.first_request_timeout,
             drain_timeout: self.drain_timeout,
             stop: self.stop.clone(),
@@ -238,8 +232,7 @@ impl Connection {
         let limited = tasks.visitor.is_limited();
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             mark.store(true, Ordering::Relaxed);
-            let may_last = request.uri().path().contains("/request");
-            if may_last || request.headers().contains_key(http::header::UPGRADE) {
+            if SocketTasks::are_needed_by(&request) {
                 request.extensions_mut().insert(tasks.clone());
             }
             if limited {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clinch_actor::{Caller, Registry};
 use clinch_client::{Cluster, Router, RouterConfig};
+use clinch_gateway::GatewayConfig;
 use clinch_membership::{ClusterState, Command, NodeRecord, NodeState, Settings};
 use clinch_storage::{Disk, Driver, FileDisk, GroupId, SledStore, Storage, StorageOptions};
 use clinch_transport::{CertBundle, PeerId, Transport, TransportConfig};
@@ -123,6 +124,7 @@ pub struct Node {
     id: NodeId,
     parts: Parts,
     gateways: Vec<SocketAddr>,
+    http: GatewayConfig,
     address: SocketAddr,
     /// Stopped one after the other: the door, the work, the network.
     door: Tasks,
@@ -274,6 +276,7 @@ impl Node {
             id,
             parts,
             gateways,
+            http: config.http.clone(),
             address,
             door,
             work,
@@ -304,6 +307,15 @@ impl Node {
     /// Where it listens for nodes and Rust clients.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The gateway of this node as a router, for the web server of an application: under a path of its own with
+    /// `Router::nest("/api/actors", node.router())`, where clients find it as they find a gateway. It has the settings of
+    /// the configuration (`http`), but for what concerns addresses and connections (`cert`, `max-connections`,
+    /// `max-requests-per-second-..`), and tokens protect it as they do the gateway's own ports. Its sockets end with the node.
+    pub fn router(&self) -> clinch_gateway::Router {
+        let (stop, tracker) = (self.door.stop().clone(), self.door.tracker().clone());
+        clinch_gateway::embedded(self.parts.backend.clone(), self.http.clone(), stop, tracker)
     }
 
     /// The cluster as this node sees it, as JSON.
