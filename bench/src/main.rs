@@ -64,8 +64,8 @@ async fn measure_all(options: Options) -> anyhow::Result<bool> {
             Workload::W3 => reads::run(&mut bench).await?,
             Workload::W4 => cold::run(&mut bench).await?,
             Workload::W5 => memory::run(&mut bench).await?,
-            Workload::W6 => timers::run(&mut bench).await?,
-            Workload::W7 => fanout::run(&mut bench).await?,
+            Workload::W6 => fanout::run(&mut bench).await?,
+            Workload::W7 => timers::run(&mut bench).await?,
             Workload::W8 => failover::run(&mut bench).await?,
         }
     }

@@ -1,4 +1,4 @@
-//! W7: fan-out. One actor with many connections, each a WebSocket of its own through a gateway; callers let the actor tell
+//! W6: fan-out. One actor with many connections, each a WebSocket of its own through a gateway; callers let the actor tell
 //! all of them, one event a call.
 //!
 //! Every connection checks what it hears: each event once, in order, none left out. The latencies are those of the calls;
@@ -56,7 +56,7 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let mut listeners = listen(&bed, bench.options.connections, &stopped).await?;
     for callers in bench.options.callers_or(&CALLERS) {
         let case = Case {
-            workload: "W7",
+            workload: "W6",
             what: "an event to every connection of one actor",
             shape: Shape::Hot,
             actors: Some(1),
