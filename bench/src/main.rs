@@ -8,6 +8,7 @@ mod actors;
 mod bed;
 mod bench;
 mod caller;
+mod endpoint;
 mod floors;
 mod http;
 mod load;
@@ -39,6 +40,7 @@ async fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Some(Command::Start { config }) => serve::run(&config).await.map(|()| true),
+        Some(Command::Endpoint(asked)) => endpoint::run(asked).await,
         None => measure_all(cli.options.resolved()).await,
     };
     match result {

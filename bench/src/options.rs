@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::caller::Via;
+use crate::endpoint::Endpoint;
 use crate::load::{Pace, Plan};
 use crate::report::Shape;
 use crate::targets::SPREAD;
@@ -42,6 +43,8 @@ pub(crate) enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Calls counters of a server that runs already, over HTTP: `peers/` compares with other systems
+    Endpoint(Endpoint),
 }
 
 /// A set of runs.
@@ -176,7 +179,7 @@ impl Options {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|e| format!("{e}"))?;
     match seconds > 0.0 && seconds <= SECONDS_MAX {
         true => Ok(Duration::from_secs_f64(seconds)),

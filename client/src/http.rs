@@ -29,6 +29,7 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
 pub struct HttpClient {
     base: String,
     token: Option<String>,
+    namespace: String,
     timeout: Duration,
     client: Client<HttpConnector, Full<Bytes>>,
 }
@@ -40,8 +41,18 @@ impl HttpClient {
         Self {
             base: base.trim_end_matches('/').to_owned(),
             token,
+            namespace: "default".to_owned(),
             timeout,
             client,
+        }
+    }
+
+    /// With calls on the actors of another namespace. Default: `default`.
+    #[must_use]
+    pub fn in_namespace(self, namespace: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            ..self
         }
     }
 
@@ -100,7 +111,7 @@ impl HttpClient {
         args: Value,
     ) -> Result<Value, ActorError> {
         let below = format!("action/{}", encode(action));
-        let path = by_key("default", name, key, CREATES, &below)?;
+        let path = by_key(&self.namespace, name, key, CREATES, &below)?;
         let answer = self
             .request(Method::POST, &path, Some(&serde_json::json!({ "args": args })))
             .await?;

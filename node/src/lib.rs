@@ -37,6 +37,7 @@ mod config;
 mod control;
 mod desk;
 mod embed;
+mod handles;
 mod metric_names;
 mod node;
 mod seams;

@@ -42,6 +42,8 @@ pub(crate) struct Memory {
     record: bool,
     /// What connections are told.
     pub(crate) told: Mutex<Told>,
+    /// Namespaces made beside [`NAMESPACES`].
+    made: Mutex<Vec<String>>,
 }
 
 /// What every connection is told with its first question, and which questions came.
@@ -314,8 +316,22 @@ impl Backend for Memory {
         }
     }
 
+    fn namespaces(&self) -> Vec<String> {
+        let mut all: Vec<String> = NAMESPACES.map(str::to_owned).into();
+        all.extend(lock(&self.made).iter().cloned());
+        all
+    }
+
+    fn create_namespace(&self, name: String) -> BoxFuture<'_, Result<bool, ActorError>> {
+        let new = !self.namespace_exists(&name);
+        if new {
+            lock(&self.made).push(name);
+        }
+        Box::pin(async move { Ok(new) })
+    }
+
     fn namespace_exists(&self, namespace: &str) -> bool {
-        NAMESPACES.contains(&namespace)
+        self.namespaces().iter().any(|known| known == namespace)
     }
 
     fn authorize(

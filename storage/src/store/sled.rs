@@ -95,6 +95,19 @@ impl SledStore {
         }
     }
 
+    /// Runs sled, turning its panics and errors into plain errors that say where.
+    fn guarded<T>(&self, what: &str, run: impl FnOnce() -> sled::Result<T>) -> io::Result<T> {
+        let said = match catch_unwind(AssertUnwindSafe(run)) {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "sled panicked".to_owned(),
+        };
+        Err(io::Error::other(format!(
+            "{}, {what}: {said}",
+            self.dir.display()
+        )))
+    }
+
     fn sync_files(&self) -> io::Result<()> {
         File::open(self.dir.join("db"))?.sync_data()?;
         let blobs = self.dir.join(BLOBS);
@@ -173,15 +186,6 @@ fn free_name(dir: &Path) -> PathBuf {
         .expect("there are fewer than 2^32 damaged stores")
 }
 
-/// Runs sled, turning its panics and errors into plain errors.
-fn guarded<T>(what: &str, run: impl FnOnce() -> sled::Result<T>) -> io::Result<T> {
-    match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(io::Error::other(format!("state store, {what}: {error}"))),
-        Err(_) => Err(io::Error::other(format!("state store, {what}: sled panicked"))),
-    }
-}
-
 /// Frees what a batch of so many keys has replaced.
 ///
 /// sled leaves the old page of each write to its garbage collector (crossbeam's, one for the whole process), which looks at
@@ -195,7 +199,7 @@ fn free_replaced(keys: usize) {
 
 impl StateStore for SledStore {
     fn get(&self, key: &[u8]) -> io::Result<Option<Bytes>> {
-        let value = guarded("get", || self.tree.get(key))?;
+        let value = self.guarded("get", || self.tree.get(key))?;
         Ok(value.map(|v| Bytes::copy_from_slice(&v)))
     }
 
@@ -212,7 +216,7 @@ impl StateStore for SledStore {
         let copy = |pair: sled::Result<(sled::IVec, sled::IVec)>| {
             pair.map(|(k, v)| (Bytes::copy_from_slice(&k), Bytes::copy_from_slice(&v)))
         };
-        guarded("scan", || {
+        self.guarded("scan", || {
             let pairs = self.tree.range::<&[u8], _>((start, end));
             if reverse {
                 pairs.rev().take(limit).map(copy).collect()
@@ -230,7 +234,7 @@ impl StateStore for SledStore {
                 None => batch.remove(&key[..]),
             }
         }
-        guarded("apply", || {
+        self.guarded("apply", || {
             self.tree.apply_batch(batch)?;
             free_replaced(keys);
             Ok(())
@@ -238,7 +242,7 @@ impl StateStore for SledStore {
     }
 
     fn flush(&self) -> io::Result<()> {
-        guarded("flush", || self.db.flush())?;
+        self.guarded("flush", || self.db.flush())?;
         self.sync_files()
     }
 }
