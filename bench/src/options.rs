@@ -117,7 +117,7 @@ pub(crate) struct Options {
     /// Timers of W7, each in an actor of its own.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) timers: u32,
-    /// Connections of W6.
+    /// Connections of W6. All in one process: `ulimit -n` must allow as many for the bench.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) connections: u32,
     /// Owners killed by W8.

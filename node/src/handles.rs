@@ -17,8 +17,6 @@ pub(crate) fn make_room_for(connections: u64) {
     };
     if allowed < needed {
         tracing::warn!(
-            allowed,
-            needed,
             "this process may open {allowed} files, and http.max-connections, http.max-sockets and {OTHERS} for the rest are \
              {needed}: raise the hard limit (`ulimit -Hn`, `LimitNOFILE=`), or lower the settings"
         );

@@ -33,7 +33,12 @@ fn connection() -> (DuplexStream, JoinHandle<()>, TaskTracker) {
     (ours, tokio::spawn(run), tracker)
 }
 
-async fn serve_one_owned(stream: DuplexStream, router: axum::Router, config: GatewayConfig, tracker: TaskTracker) {
+async fn serve_one_owned(
+    stream: DuplexStream,
+    router: axum::Router,
+    config: GatewayConfig,
+    tracker: TaskTracker,
+) {
     serve_one(stream, router, &config, CancellationToken::new(), tracker).await;
 }
 
@@ -43,7 +48,11 @@ async fn who_reads_no_answer_is_given_up() {
     let (begun, ask) = (Instant::now(), b"GET /openapi.json HTTP/1.1\r\nhost: g\r\n\r\n");
     client.write_all(ask).await.unwrap();
     timeout(HOUR / 2, served).await.expect("it is given up").unwrap();
-    assert!(begun.elapsed() >= Duration::from_secs(15), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() >= Duration::from_secs(15),
+        "{:?}",
+        begun.elapsed()
+    );
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }
 
@@ -65,7 +74,11 @@ async fn who_reads_slowly_gets_all_of_it() {
     }
     served.await.unwrap();
     let text = String::from_utf8(answer).unwrap();
-    assert!(text.len() > 4 * BETWEEN && text.trim_end().ends_with('}'), "{}", text.len());
+    assert!(
+        text.len() > 4 * BETWEEN && text.trim_end().ends_with('}'),
+        "{}",
+        text.len()
+    );
 }
 
 /// A socket whose client has heard who it is, and from then on does nothing.
@@ -87,11 +100,18 @@ async fn a_web_socket_whose_client_answers_no_ping_is_ended() {
         let begun = Instant::now();
         // It reads, so that no write waits, and says nothing.
         let mut heard = Vec::new();
-        let _reset_is_an_end = timeout(HOUR / 2, client.read_to_end(&mut heard)).await.expect("it is ended");
+        let _reset_is_an_end = timeout(HOUR / 2, client.read_to_end(&mut heard))
+            .await
+            .expect("it is ended");
         let took = begun.elapsed();
         assert!((15..=25).contains(&took.as_secs()), "{inner}: {took:?}");
-        assert!(heard.windows(2).any(|pair| pair == [0x89, 0]), "{inner}: it was pinged: {heard:?}");
+        assert!(
+            heard.windows(2).any(|pair| pair == [0x89, 0]),
+            "{inner}: it was pinged: {heard:?}"
+        );
         tracker.close();
-        timeout(HOUR, tracker.wait()).await.expect("nothing of it is left");
+        timeout(HOUR, tracker.wait())
+            .await
+            .expect("nothing of it is left");
     }
 }

@@ -132,7 +132,7 @@ impl Memory {
                 let parts = [
                     ("state", record.state.clone()),
                     ("connections", Value::Array(Vec::new())),
-                    ("queue", Value::Null),
+                    ("queue", Value::Map(vec![("size".into(), 0.into())])),
                 ];
                 actors::cbor(&Value::Map(
                     parts.map(|(name, value)| (name.into(), value)).into(),
