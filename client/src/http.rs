@@ -51,6 +51,15 @@ impl HttpClient {
         }
     }
 
+    /// With calls on the actors of another namespace.
+    #[must_use]
+    pub fn in_namespace(self, namespace: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            ..self
+        }
+    }
+
     /// Sends one request; a 2xx answer is its JSON, anything else the gateway's error.
     ///
     /// # Errors

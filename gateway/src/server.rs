@@ -1,7 +1,7 @@
 //! Sockets: accepts connections, speaks HTTP/1.1 and HTTP/2 (prior knowledge) on them, and ends them in order.
 //!
 //! Invariant: a client holds a connection only while it makes progress. No first request in time, headers too slow
-//! or too long, or too many connections: it is closed. Every task runs on the caller's tracker.
+//! or too long, nobody who reads the answers, or too many connections: it is closed. Every task runs on the caller's tracker.
 //! Not here: what is answered (`service`), how TLS begins (`tls`) and how much one address may have (`visitors`).
 
 use std::net::IpAddr;
@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::GatewayConfig;
 use crate::metric_names::ConnectionMetrics;
+use crate::patience::Patient;
 use crate::socket::SocketTasks;
 use crate::tls::{Accepted, Tls};
 use crate::visitors::Visitors;
@@ -242,7 +243,7 @@ impl Connection {
         });
         let connection = self
             .builder
-            .serve_connection_with_upgrades(TokioIo::new(stream), service);
+            .serve_connection_with_upgrades(TokioIo::new(Patient::new(stream)), service);
         tokio::pin!(connection);
         // hyper limits neither the detection of the version nor the HTTP/2 handshake: this does, for both.
         let first = tokio::time::sleep(self.first_request_timeout);

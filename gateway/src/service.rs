@@ -19,7 +19,7 @@ use crate::error::HttpError;
 use crate::metric_names::RequestMetrics;
 use crate::socket::SocketTasks;
 use crate::visitors::Visitor;
-use crate::{action, cors, manager, plain, socket};
+use crate::{action, cors, manager, namespaces, plain, socket};
 
 /// A client's name for one request; handed back, so that it can be found in both logs.
 const RAY_ID: HeaderName = HeaderName::from_static("x-rivet-ray-id");
@@ -112,6 +112,10 @@ impl Gateway {
             None if request.uri().path().starts_with("/actors") => {
                 let _permit = self.admit()?;
                 manager::answer(self, request).await
+            }
+            None if request.uri().path() == namespaces::PATH => {
+                let _permit = self.admit()?;
+                namespaces::answer(self, request).await
             }
             None => plain::answer(self, &request),
         }

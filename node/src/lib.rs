@@ -38,6 +38,7 @@ mod control;
 mod desk;
 mod embed;
 mod exchange;
+mod handles;
 mod metric_names;
 mod node;
 mod seams;

@@ -229,7 +229,7 @@ impl Node {
             parts,
             registry: registry.clone(),
             caller,
-            clock,
+            clock: clock.clone(),
             rng: rng.clone(),
             events: events.clone(),
             tasks: work.clone(),
@@ -253,7 +253,9 @@ impl Node {
             owners,
             tokens,
             rng,
+            clock,
             metrics,
+            store_failed: storage.poisoned(),
         });
         let gateways = open_gateway(&config, &backend, &door).await?;
         let upkeep = backend.clone();
@@ -659,6 +661,7 @@ async fn open_gateway(
         listeners.push(listener);
     }
     if !listeners.is_empty() {
+        crate::handles::make_room_for((config.http.max_connections + config.http.max_sockets) as u64);
         let tls = clinch_gateway::Tls::load(&config.http).context("TLS of the gateway")?;
         let router = clinch_gateway::router(backend.clone(), config.http.clone());
         let (stop, tracker) = (door.stop().clone(), door.tracker().clone());

@@ -37,14 +37,13 @@ use crate::address::{self, Address, Who, actor_id, shown};
 use crate::cbor::from_json;
 use crate::config::GatewayConfig;
 use crate::error::HttpError;
+use crate::patience::WRITE_MAX;
 use crate::service::Gateway;
 use crate::visitors::Visitor;
 use crate::{action, percent};
 
 /// How long the client of an accepted upgrade may take to begin.
 const UPGRADE_MAX: Duration = Duration::from_secs(10);
-/// How long a write may take: beyond, nobody reads any more.
-const WRITE_MAX: Duration = Duration::from_secs(15);
 /// How long the other end may take to answer a close.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
 /// How long a refusal waits: framework bindings start over at once, without any pause of their own.
@@ -168,6 +167,12 @@ impl Ending {
     /// The cluster cannot serve now: the one reason that every client comes back after.
     fn unavailable() -> Self {
         Self::new(1011, format!("{}.{}", group::GUARD, code::SERVICE_UNAVAILABLE))
+    }
+
+    /// As [`Self::unavailable`], and says which limit that is: behind a `#`, where clients look for no code.
+    fn too_many(limit: usize) -> Self {
+        let Self { code, reason } = Self::unavailable();
+        Self::new(code, format!("{reason}#max-sockets={limit}"))
     }
 }
 
@@ -304,7 +309,7 @@ pub(crate) fn accept(gateway: &Arc<Gateway>, mut request: Request) -> Result<Res
             let limit = gateway.config.max_sockets;
             tracing::warn!(limit, "too many WebSockets are open on this node");
             if let Some(socket) = open(upgrade, 0).await {
-                close(socket, Ending::unavailable()).await;
+                close(socket, Ending::too_many(limit)).await;
             }
             return;
         };

@@ -307,7 +307,7 @@ async fn sockets_over_their_limit_are_told_to_come_back_and_a_stop_closes_the_ot
     let mut second = open(&server, &path, "rivet").await;
     assert_eq!(
         closed(&mut second).await,
-        (1011, "guard.service_unavailable".into())
+        (1011, "guard.service_unavailable#max-sockets=1".into())
     );
     server.stop.cancel();
     // Without a dot: clients connect again, and their applications hear of no error.

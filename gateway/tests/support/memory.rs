@@ -56,6 +56,8 @@ pub(crate) struct Memory {
     record: bool,
     /// What connections are told.
     pub(crate) told: Mutex<Told>,
+    /// Namespaces made beside [`NAMESPACES`].
+    made: Mutex<Vec<String>>,
 }
 
 /// What every connection is told with its first question, and which questions came.
@@ -144,7 +146,7 @@ impl Memory {
                 let parts = [
                     ("state", record.state.clone()),
                     ("connections", Value::Array(Vec::new())),
-                    ("queue", Value::Null),
+                    ("queue", Value::Map(vec![("size".into(), 0.into())])),
                 ];
                 actors::cbor(&Value::Map(
                     parts.map(|(name, value)| (name.into(), value)).into(),
@@ -363,8 +365,22 @@ impl Backend for Memory {
         }
     }
 
+    fn namespaces(&self) -> Vec<String> {
+        let mut all: Vec<String> = NAMESPACES.map(str::to_owned).into();
+        all.extend(lock(&self.made).iter().cloned());
+        all
+    }
+
+    fn create_namespace(&self, name: String) -> BoxFuture<'_, Result<bool, ActorError>> {
+        let new = !self.namespace_exists(&name);
+        if new {
+            lock(&self.made).push(name);
+        }
+        Box::pin(async move { Ok(new) })
+    }
+
     fn namespace_exists(&self, namespace: &str) -> bool {
-        NAMESPACES.contains(&namespace)
+        self.namespaces().iter().any(|known| known == namespace)
     }
 
     fn authorize(
