@@ -1,10 +1,9 @@
 //! Raw HTTP answered by a service inside the actor, by the actor itself, and by nobody.
 
-mod common;
-
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use crate::common::TestCluster;
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::routing::get;
@@ -14,7 +13,6 @@ use clinch::prelude::*;
 use clinch::{Body, serve_request};
 use clinch_client::RoutedCall;
 use clinch_types::{CallError, CallOp, Door, HttpBody, HttpReply, HttpRequest, Key, Target, codec};
-use common::TestCluster;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 

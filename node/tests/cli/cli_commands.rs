@@ -1,8 +1,6 @@
 //! Commands that need no cluster: help, usage, configuration, certificates.
 
-mod cli_support;
-
-use cli_support::{clinch, failure_of, run, stdout_of, text};
+use crate::cli_support::{clinch, failure_of, run, stdout_of, text};
 
 #[test]
 fn every_command_has_help_with_an_example() {
