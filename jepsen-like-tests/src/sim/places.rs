@@ -66,6 +66,7 @@ pub(super) const ALL: [&str; 48] = [
     "checkpoint.before_flush",
     "checkpoint.before_write",
     "checkpoint.flushed",
+    "checkpoint.keys_written",
     "checkpoint.part_written",
     "life.erase",
     "log.after_sync",
