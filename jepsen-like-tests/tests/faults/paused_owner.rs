@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use clinch_types::NodeId;
 use jepsen_like_tests::bed::{Bed, READY_MAX, keys};
 use jepsen_like_tests::doors::Door;
@@ -63,8 +63,9 @@ async fn stop_and_go_on(bed: &Bed, keys: &[String], least: Duration) -> anyhow::
         "node {owner}, owner of {} counters, is stopped",
         owned.len()
     ));
-    let stopped_ns = recorder.now_ns();
     bed.cluster.pause(owner)?;
+    all_stopped(bed.cluster.pids()[&owner]).await?;
+    let stopped_ns = recorder.now_ns();
     let min = tokio::time::sleep(least);
     for key in &owned {
         let op = bed.calls.increment();
@@ -97,6 +98,39 @@ async fn stop_and_go_on(bed: &Bed, keys: &[String], least: Duration) -> anyhow::
         .skip(before.saturating_sub(64))
         .filter(|o| held(o, owner, resumed_ns))
         .count())
+}
+
+/// Waits until no thread of a process runs any more: the signal returns before, and what a client begins meanwhile may
+/// still be committed by the old owner.
+async fn all_stopped(pid: u32) -> anyhow::Result<()> {
+    let stopped = async {
+        while !threads(pid)?.iter().all(|state| *state == 'T') {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(READY_MAX, stopped)
+        .await
+        .with_context(|| format!("process {pid} does not stop"))?
+}
+
+/// The state of each thread of a process.
+fn threads(pid: u32) -> anyhow::Result<Vec<char>> {
+    let mut states = Vec::new();
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let told = match std::fs::read_to_string(thread?.path().join("stat")) {
+            Ok(told) => told,
+            // A thread that has ended meanwhile.
+            Err(_) => continue,
+        };
+        // Behind the name, which may hold anything, in parentheses.
+        let state = told
+            .rsplit(')')
+            .next()
+            .and_then(|rest| rest.trim().chars().next());
+        states.push(state.context("a state")?);
+    }
+    Ok(states)
 }
 
 /// The epoch that last answered for a counter before a moment.
