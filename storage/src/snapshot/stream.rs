@@ -132,9 +132,6 @@ impl Decoder {
         if self.chunk_len(*head)? != chunk.len() || chunk_crc(self.chunks, payload) != le_u32(head, 4) {
             return Err(damaged);
         }
-        if self.ended {
-            return Err(StreamError::Malformed("something follows the trailer".into()));
-        }
         self.chunks += 1;
         self.buffer.extend_from_slice(payload);
         Ok(())
@@ -146,6 +143,8 @@ impl Decoder {
         let bytes = &self.buffer[..];
         let (need, parts) = match bytes.first() {
             None => return Ok(None),
+            // Whether it would be a record or the beginning of one.
+            Some(_) if self.ended => return malformed("something follows the trailer"),
             Some(&TAG_HEAD) if bytes.len() >= 5 => (5 + checked(bytes, 1)?, (0, 0)),
             Some(&TAG_PAIR) if bytes.len() >= 9 => {
                 let (key, value) = (checked(bytes, 1)?, checked(bytes, 5)?);
@@ -158,7 +157,7 @@ impl Decoder {
         if bytes.len() < need {
             return Ok(None);
         }
-        if self.ended || (bytes[0] == TAG_HEAD) == self.headed {
+        if (bytes[0] == TAG_HEAD) == self.headed {
             return malformed("records out of order");
         }
         let mut record = self.buffer.split_to(need).freeze();
