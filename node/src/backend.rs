@@ -51,6 +51,24 @@ fn gives_up(reason: &str) -> String {
 }
 
 impl NodeBackend {
+    /// With what is wrong here, when a call had no answer because of that.
+    fn explained(&self, error: CallError) -> CallError {
+        let failed = self.store_failed.borrow();
+        let Some(why) = failed.as_deref().map(gives_up) else {
+            return error;
+        };
+        match error {
+            CallError::Unavailable { shard, reason } => CallError::Unavailable {
+                shard,
+                reason: format!("{reason}; {why}"),
+            },
+            CallError::Perhaps { reason } => CallError::Perhaps {
+                reason: format!("{reason}; {why}"),
+            },
+            definite => definite,
+        }
+    }
+
     /// Ends when the store has failed and the others have had their time, with what callers are told.
     async fn given_up(&self) -> String {
         let mut failed = self.store_failed.clone();
@@ -210,7 +228,7 @@ impl Backend for NodeBackend {
             };
             tokio::select! {
                 biased;
-                answer = self.router.call(routed) => answer,
+                answer = self.router.call(routed) => answer.map_err(|error| self.explained(error)),
                 reason = self.given_up() => Err(CallError::Perhaps { reason }),
             }
         })
@@ -226,7 +244,7 @@ impl Backend for NodeBackend {
             let exchange = self.router.exchange(routed(call), body.map(Body::new));
             let (reply, answer) = tokio::select! {
                 biased;
-                answered = exchange => answered?,
+                answered = exchange => answered.map_err(|error| self.explained(error))?,
                 reason = self.given_up() => return Err(CallError::Perhaps { reason }),
             };
             Ok((reply, answer.map(StreamBody::new)))
