@@ -65,8 +65,11 @@ impl Bed {
         let program = std::env::current_exe().context("finding this program")?;
         let mut options = LocalOptions::new(folder.path().join("cluster"), program);
         options.nodes = wanted.nodes;
-        // A node's log in the same folder must not compete with what is measured.
-        options.environment.insert("CLINCH_LOG".into(), "warn".into());
+        // A node's log in the same folder must not compete with what is measured, unless it is what somebody wants to see.
+        options.environment.insert(
+            "CLINCH_LOG".into(),
+            std::env::var("CLINCH_LOG").unwrap_or_else(|_| "warn".into()),
+        );
         if wanted.patient {
             let timings = [
                 ("heartbeat-ms", 250),

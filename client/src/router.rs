@@ -407,6 +407,7 @@ impl Router {
     }
 
     fn suspect(&self, node: NodeId) {
+        tracing::debug!(%node, "avoided for a while: it may be gone");
         self.inner
             .suspects
             .write()
@@ -463,6 +464,7 @@ impl Router {
                 return Err(error);
             }
             metrics::counter!(CALL_RETRIES, "reason" => failure.reason).increment(1);
+            tracing::debug!(%shard, asked = ?node, ?error, tried, "asking again");
             if let CallError::Perhaps { reason } = &error {
                 perhaps = Some(reason.clone());
             }

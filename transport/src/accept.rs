@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use clinch_types::NodeId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -109,6 +110,9 @@ async fn serve(
     up.increment(1);
     tracing::debug!(%peer, %remote, "peer connected");
     shared.handler.peer_up(&peer, Side::Accepted);
+    if let PeerId::Node(node) = peer {
+        shared.tracker.spawn(doubt_own_link(shared.clone(), node));
+    }
     let error = streams(&shared, &connection, &peer).await;
     up.decrement(1);
     if close::is_misfit(&error) {
@@ -117,6 +121,25 @@ async fn serve(
         tracing::debug!(%peer, %remote, reason = close::describe(&error), "peer gone");
     }
     shared.handler.peer_down(&peer, Side::Accepted);
+}
+
+/// A node that dials us while our own connection to it is mute was started again, or was cut off. QUIC asks at such a
+/// connection more and more rarely, so it would learn of the restart seconds later, and calls would be lost until then.
+async fn doubt_own_link(shared: Arc<Shared>, node: NodeId) {
+    let Some(link) = shared.links.read().get(&node).cloned() else {
+        return;
+    };
+    let is_mute = tokio::select! {
+        biased;
+        () = shared.stop.cancelled() => return,
+        is_mute = link.is_mute(shared.config.silence_max) => is_mute,
+    };
+    if is_mute {
+        link.close(
+            close::UNUSED,
+            "it is mute, and the peer has come back by another one",
+        );
+    }
 }
 
 struct Refused {

@@ -69,6 +69,15 @@ impl Link {
         heard.1.elapsed()
     }
 
+    /// Whether nothing at all is received for so long, although the peer is asked for a sign of life.
+    pub(crate) async fn is_mute(&self, time: Duration) -> bool {
+        let received = || self.connection.stats().udp_rx.datagrams;
+        let before = received();
+        let _lost = self.connection.send_datagram(Bytes::from_static(&[0]));
+        tokio::time::sleep(time).await;
+        received() == before
+    }
+
     /// The lane of a class; the first use opens its stream.
     ///
     /// # Errors

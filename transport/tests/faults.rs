@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use clinch_transport::{CertBundle, Class, Inbound, PeerId, RefuseAll, TransportConfig, TransportError};
+use clinch_transport::{
+    CertBundle, Class, Inbound, PeerId, RefuseAll, Side, Transport, TransportConfig, TransportError,
+};
 use clinch_types::NodeId;
 use common::*;
 use tokio::sync::mpsc;
@@ -17,6 +19,8 @@ const TWO: NodeId = NodeId(2);
 /// A node on a runtime of its own, so that it can be killed as a process is: without a word.
 struct Victim {
     runtime: Option<tokio::runtime::Runtime>,
+    /// Holds the socket as well.
+    transport: Option<Transport>,
     seen: mpsc::UnboundedReceiver<Seen>,
     address: SocketAddr,
 }
@@ -32,13 +36,19 @@ impl Victim {
             let _entered = runtime.enter();
             start_with(config, identity, Some(bind), handler)
         };
-        let mut victim = Self {
-            runtime: Some(runtime),
-            seen,
-            address: bind,
+        let transport = match started {
+            Ok((transport, ..)) => transport,
+            Err(error) => {
+                runtime.shutdown_background();
+                return Err(error);
+            }
         };
-        victim.address = started?.0.local_addr()?;
-        Ok(victim)
+        Ok(Self {
+            address: transport.local_addr()?,
+            runtime: Some(runtime),
+            transport: Some(transport),
+            seen,
+        })
     }
 
     async fn next_request(&mut self) -> Inbound {
@@ -51,6 +61,7 @@ impl Victim {
 
     /// Drops every task and the socket where they stand.
     fn kill(&mut self) {
+        self.transport = None;
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -109,6 +120,51 @@ async fn a_restarted_peer_answers_within_a_second_although_its_old_connection_ne
         assert!(tries < 4, "{error:?}");
     }
     assert!(begun.elapsed() < SECOND * 2, "took {:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_comes_back_after_a_while_is_called_at_once_over_a_new_connection() {
+    let ca = ca("test");
+    let identity = node(&ca, 2);
+    let mut victim = Victim::start(patient(), identity.clone(), loopback()).unwrap();
+    let mut one = start(patient(), node(&ca, 1), Some(loopback()));
+    one.transport
+        .set_route(PeerId::Node(TWO), victim.address.to_string());
+    let call = |after| one.transport.call(TWO, Class::Action, ECHO, bytes("q"), after);
+    assert_eq!(call(LONG).await, Ok(bytes("q")));
+    let address = victim.address;
+    victim.kill();
+    // More than QUIC lets be under way, until it probes so rarely that it would not learn of the restart by itself for
+    // seconds.
+    let killed = Instant::now();
+    let much = Bytes::from(vec![0; 32 << 10]);
+    while killed.elapsed() < SECOND * 4 {
+        let lost = one.transport.call(TWO, Class::Action, ECHO, much.clone(), SECOND);
+        lost.await.unwrap_err();
+    }
+
+    let back = Instant::now();
+    let second = restart(patient(), identity, address).await;
+    let there = second.transport.as_ref().unwrap();
+    there.set_route(PeerId::Node(NodeId(1)), one.address());
+    assert_eq!(
+        there
+            .call(NodeId(1), Class::Action, ECHO, bytes("back"), LONG)
+            .await,
+        Ok(bytes("back"))
+    );
+    // The old connection is given up after a moment of silence, not at its next probe.
+    while !matches!(
+        one.next_connection().await,
+        Seen::Down(PeerId::Node(TWO), Side::Dialled)
+    ) {}
+    assert_eq!(
+        one.transport
+            .call(TWO, Class::Action, ECHO, bytes("q"), LONG)
+            .await,
+        Ok(bytes("q"))
+    );
+    assert!(back.elapsed() < SECOND * 2, "took {:?}", back.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
