@@ -73,6 +73,16 @@ pub trait ActorType: Send + Sync + 'static {
     /// # Errors
     /// Names both versions when the state is newer than the code, or the field that does not fit.
     fn decode(&self, version: u32, bytes: &[u8]) -> Result<StateArc, Error>;
+    /// Whether there is anything in the state: an empty struct is none.
+    fn has_state(&self) -> bool;
+    /// Reads a state that somebody wrote by hand, as arguments are read, in place of this one; it is to be durable before
+    /// the turn is answered. When the result is an error the state returned is the old one.
+    fn replace(
+        &self,
+        state: StateArc,
+        turn: Arc<Turn>,
+        bytes: Bytes,
+    ) -> BoxFuture<'static, (StateArc, Result<Vec<u8>, Error>)>;
     /// Runs a `&mut self` action. When the result is an error the state returned is dirty: drop it.
     fn exclusive(
         &self,

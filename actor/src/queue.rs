@@ -152,7 +152,8 @@ impl Leases {
         Some(token)
     }
 
-    fn is_free(&self, queue: &str, id: MessageId) -> bool {
+    /// Whether nobody works on it.
+    pub fn is_free(&self, queue: &str, id: MessageId) -> bool {
         let held = self.held.lock();
         held.get(&(queue.to_owned(), id))
             .is_none_or(|lease| lease.until <= Instant::now())

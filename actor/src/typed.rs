@@ -11,6 +11,7 @@ use clinch_types::{code, group, limits};
 
 use crate::actor::{ResponseFn, Run};
 use crate::registry::RegistryError;
+use crate::turn::Effect;
 use crate::{
     Access, ActionInfo, Actor, ActorOptions, ActorType, Any, Args, BoxFuture, ConnHooks, ConnSeat, Ctx,
     Error, Frame, Hook, Input, Spec, StateArc, Turn, cbor, connect, request,
@@ -222,6 +223,30 @@ impl<A: Actor> ActorType for TypeOf<A> {
             })?,
         };
         Ok(Arc::new(state))
+    }
+
+    fn has_state(&self) -> bool {
+        size_of::<A>() > 0
+    }
+
+    fn replace(
+        &self,
+        state: StateArc,
+        turn: Arc<Turn>,
+        bytes: Bytes,
+    ) -> BoxFuture<'static, (StateArc, Result<Vec<u8>, Error>)> {
+        let replaced = match self.has_state() {
+            true => cbor::decode::<A>("the state", &bytes),
+            false => {
+                let message = format!("actors of type {} keep no state", A::NAME);
+                Err(Error::new(group::ACTOR, "state_not_enabled", message))
+            }
+        };
+        let replaced = replaced.and_then(|new| turn.record(Effect::Save).map(|()| new));
+        Box::pin(ready(match replaced {
+            Ok(new) => (Arc::new(new) as StateArc, Ok(Vec::new())),
+            Err(error) => (state, Err(error)),
+        }))
     }
 
     fn exclusive(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::Parser;
-use clinch_fuzz::{TARGETS, corpus, keep, run};
+use clinch_fuzz::{TARGETS, corpus, keep, run, samples};
 
 /// Arbitrary bytes for every decoder of what comes from outside
 #[derive(Debug, Parser)]
@@ -20,6 +20,9 @@ struct Args {
     /// Add inputs that end in a new way to the corpus
     #[arg(long)]
     keep: bool,
+    /// Add what the program's own encoders write to the corpus, and try nothing
+    #[arg(long)]
+    samples: bool,
 }
 
 fn main() -> Result<()> {
@@ -30,6 +33,12 @@ fn main() -> Result<()> {
     let wanted = |name: &str| args.target.as_deref().is_none_or(|part| name.contains(part));
     let mut broken = 0;
     for (name, target) in TARGETS.iter().filter(|(name, _)| wanted(name)) {
+        if args.samples {
+            for input in samples(name) {
+                keep(name, &input)?;
+            }
+            continue;
+        }
         let report = run(*target, &corpus(name)?, seed, Duration::from_secs(args.seconds));
         let (tried, found, slowest) = (report.tried, report.found.len(), report.slowest);
         println!("{name}: {tried} inputs, {found} new, slowest {slowest:?}, seed {seed}");

@@ -43,6 +43,10 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("raft", clinch_storage::fuzzing::raft),
     ("cluster", cluster),
     ("conn-reply", |bytes| message::<ConnReply>(bytes)),
+    ("segments", clinch_storage::fuzzing::segments),
+    ("notes", clinch_storage::fuzzing::notes),
+    ("rows", clinch::fuzzing::rows),
+    ("config", clinch::fuzzing::config),
 ];
 
 /// Inputs that are read to their end, of formats that nobody writes by hand.
@@ -125,6 +129,8 @@ pub fn samples(target: &str) -> Vec<Vec<u8>> {
             };
             vec![written(codec::encode(&reply))]
         }
+        "segments" | "notes" => clinch_storage::fuzzing::samples(target),
+        "rows" | "config" => clinch::fuzzing::samples(target),
         "snapshot" => vec![small_snapshot()],
         "routes" => vec![written(codec::encode(&RouteMap::default()))],
         _ => Vec::new(),

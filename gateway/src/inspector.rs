@@ -1,13 +1,17 @@
-//! `/inspector/..`: one actor as its operators see it. JSON in both directions.
+//! `/inspector/..`: one actor as its operators see it, and change it by hand. JSON in both directions.
 //!
 //! Invariant: nothing is shown or done without a token that may list actors of the namespace.
 //! Not here: what the actor is made of (the backend), pages.
 
+use std::fmt::Display;
+
+use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
-use clinch_types::{ActorInfo, CallOp, Target, code, codec, group};
+use clinch_types::{ActorInfo, CallOp, Target, code, codec, group, limits};
 use http::Method;
+use serde::Deserialize;
 use serde_json::json;
 
 use crate::action::{self, JSON, call};
@@ -54,28 +58,19 @@ pub(crate) async fn answer(
         let body = body::read(gateway, request.into_body(), body::ACTION_MAX).await?;
         return actor.act(name, &body.bytes).await;
     }
-    only(&request, &Method::GET, "GET")?;
-    match path.as_str() {
-        "rpcs" => Ok(json_of(&json!({ "rpcs": actor.actions().await? }))),
-        "state" => {
-            actor
-                .part("state", "{\"isStateEnabled\":true,\"state\":", "}")
-                .await
-        }
-        "connections" => actor.part("connections", "{\"connections\":", "}").await,
-        "queue" => actor.part("queue", "", "").await,
-        "summary" => actor.summary().await,
-        // Traces go to the node's own log.
-        "traces" => Ok(json_of(&json!({ "otlp": [], "clamped": false }))),
-        "workflow-history" => Ok(json_of(&json!({
-            "history": null, "workflowState": null, "isWorkflowEnabled": false,
-        }))),
-        _ => Err(HttpError::new(
-            group::ACTOR,
-            code::NOT_FOUND,
-            format!("There is no {} in the inspector.", shown(&path)),
-        )),
+    match (request.method(), path.as_str()) {
+        (&Method::PATCH, "state") => return actor.replace_state(request.into_body()).await,
+        (&Method::POST, "queue") => return actor.push(request.into_body()).await,
+        (&Method::DELETE, "queue") => return actor.clear_queues().await,
+        _ => {}
     }
+    let allow = match path.as_str() {
+        "state" => "GET, PATCH",
+        "queue" => "GET, POST, DELETE",
+        _ => "GET",
+    };
+    only(&request, &Method::GET, allow)?;
+    actor.show(&path).await
 }
 
 fn only(request: &Request, method: &Method, allow: &'static str) -> Result<(), HttpError> {
@@ -101,6 +96,31 @@ impl Inspected<'_> {
         Ok(call(self.gateway, asked).await?.output)
     }
 
+    async fn show(&self, path: &str) -> Result<Response, HttpError> {
+        match path {
+            "rpcs" => Ok(json_of(&json!({ "rpcs": self.actions().await? }))),
+            "state" => self.parts(&["isStateEnabled", "state"]).await,
+            "connections" => self.parts(&["connections"]).await,
+            "queue" => {
+                let all = self.ask(CallOp::Inspect).await?;
+                let mut out = Vec::new();
+                write_part(&all, "queue", &mut out)?;
+                Ok(respond(JSON, out))
+            }
+            "summary" => self.summary().await,
+            // Traces go to the node's own log.
+            "traces" => Ok(json_of(&json!({ "otlp": [], "clamped": false }))),
+            "workflow-history" => Ok(json_of(&json!({
+                "history": null, "workflowState": null, "isWorkflowEnabled": false,
+            }))),
+            _ => Err(HttpError::new(
+                group::ACTOR,
+                code::NOT_FOUND,
+                format!("There is no {} in the inspector.", shown(path)),
+            )),
+        }
+    }
+
     async fn actions(&self) -> Result<Vec<String>, HttpError> {
         let info: ActorInfo = codec::decode(&self.ask(CallOp::Resolve).await?).map_err(|error| {
             tracing::error!(%error, "the answer about an actor does not decode");
@@ -109,12 +129,14 @@ impl Inspected<'_> {
         Ok(self.gateway.backend.actions(&info.name))
     }
 
-    /// One part of the actor as JSON, between two texts.
-    async fn part(&self, name: &str, before: &str, after: &str) -> Result<Response, HttpError> {
+    /// Parts of the actor, as an object with them.
+    async fn parts(&self, names: &[&str]) -> Result<Response, HttpError> {
         let all = self.ask(CallOp::Inspect).await?;
-        let mut out = before.as_bytes().to_vec();
-        write_part(&all, name, &mut out)?;
-        out.extend_from_slice(after.as_bytes());
+        let mut out = Vec::new();
+        for name in names {
+            member(name, &all, name, &mut out)?;
+        }
+        out.push(b'}');
         Ok(respond(JSON, out))
     }
 
@@ -123,36 +145,67 @@ impl Inspected<'_> {
         let queue = cbor::field(&all, "queue").map_err(action::broken_output)?;
         let queue = queue.map_or(&[UNDEFINED][..], |range| &all[range]);
         // There are no databases and no workflows: tools look for the flags.
-        let mut out = b"{\"isStateEnabled\":true,\"isDatabaseEnabled\":false,\"isWorkflowEnabled\":false,\
+        let mut out = b"{\"isDatabaseEnabled\":false,\"isWorkflowEnabled\":false,\
             \"workflowState\":null,\"workflowHistory\":null"
             .to_vec();
-        for (shown, of, name) in [
-            ("state", &all[..], "state"),
-            ("connections", &all, "connections"),
-            ("queue", &all, "queue"),
-            ("queueSize", queue, "size"),
-        ] {
-            out.extend_from_slice(format!(",\"{shown}\":").as_bytes());
-            write_part(of, name, &mut out)?;
+        for name in ["isStateEnabled", "state", "connections", "queue"] {
+            member(name, &all, name, &mut out)?;
         }
+        member("queueSize", queue, "size", &mut out)?;
         out.extend_from_slice(format!(",\"rpcs\":{}}}", json!(rpcs)).as_bytes());
         Ok(respond(JSON, out))
     }
 
+    /// Puts another state in the place of the actor's; answered when that is durable.
+    async fn replace_state(&self, body: Body) -> Result<Response, HttpError> {
+        // As JSON it may be longer than as the CBOR it becomes, which has the limit of its actor.
+        let body = body::read(self.gateway, body, limits::STATE_MAX + body::ACTION_MAX).await?;
+        let state = value(&body.bytes, "state")?;
+        let state = state.ok_or_else(|| HttpError::malformed("the body has no \"state\""))?;
+        self.ask(CallOp::ReplaceState { state }).await?;
+        Ok(json_of(&json!({ "ok": true })))
+    }
+
+    /// Adds a message to a queue, as the cluster itself does: `can_publish` is not asked.
+    async fn push(&self, body: Body) -> Result<Response, HttpError> {
+        #[derive(Deserialize)]
+        struct Queue {
+            name: String,
+        }
+        let max = limits::QUEUE_MESSAGE_MAX + body::ACTION_MAX;
+        let body = body::read(self.gateway, body, max).await?;
+        let Queue { name } = serde_json::from_slice(&body.bytes)
+            .map_err(|e| HttpError::malformed(format!("the body has no \"name\" of a queue: {e}")))?;
+        let push = CallOp::Push {
+            queue: name,
+            body: value(&body.bytes, "body")?.unwrap_or_else(|| vec![UNDEFINED]),
+            wait: false,
+        };
+        let id = self.number(push).await?;
+        Ok(json_of(&json!({ "ok": true, "id": id.to_string() })))
+    }
+
+    /// Empties the queues but for what somebody works on.
+    async fn clear_queues(&self) -> Result<Response, HttpError> {
+        let removed = self.number(CallOp::ClearQueues).await?;
+        Ok(json_of(&json!({ "ok": true, "removed": removed })))
+    }
+
+    /// Asks for something that is answered with a number.
+    async fn number(&self, op: CallOp) -> Result<u64, HttpError> {
+        let output = self.ask(op).await?;
+        let head = cbor::Head::read(&output, 0).map_err(action::broken_output)?;
+        Ok(head.argument)
+    }
+
     /// Calls an action as the cluster itself does: no hook of connections is asked.
     async fn act(&self, name: String, body: &Bytes) -> Result<Response, HttpError> {
-        let bad = |e: &dyn std::fmt::Display| {
-            HttpError::malformed(format!("the body is not {{\"args\":[…]}}: {e}"))
-        };
-        let args = from_json::convert_member(body, "args").map_err(|e| bad(&e))?;
-        let properties = from_json::convert_member(body, "properties").map_err(|e| bad(&e))?;
-        let args = match (args, properties) {
+        let args = match (value(body, "args")?, value(body, "properties")?) {
             (Some(args), None) => args,
             (None, Some(one)) => [&[0x81][..], &one].concat(),
             (None, None) => vec![0x80],
             (Some(_), Some(_)) => return Err(HttpError::malformed("either args or properties, not both")),
         };
-        let args = inbound(&args, true).map_err(|e| bad(&e))?.into_owned();
         if args.first().is_none_or(|head| head >> 5 != ARRAY) {
             return Err(HttpError::malformed("args is no array"));
         }
@@ -169,8 +222,25 @@ impl Inspected<'_> {
     }
 }
 
-fn write_part(all: &[u8], name: &str, out: &mut Vec<u8>) -> Result<(), HttpError> {
-    let range = cbor::field(all, name).map_err(action::broken_output)?;
-    let part = range.map_or(&[UNDEFINED][..], |range| &all[range]);
+/// A member of a body, as its actor reads values.
+fn value(body: &Bytes, name: &str) -> Result<Option<Vec<u8>>, HttpError> {
+    let bad =
+        |e: &dyn Display| HttpError::malformed(format!("the body is no object with {name:?} in it: {e}"));
+    let Some(value) = from_json::convert_member(body, name).map_err(|e| bad(&e))? else {
+        return Ok(None);
+    };
+    Ok(Some(inbound(&value, true).map_err(|e| bad(&e))?.into_owned()))
+}
+
+/// Adds the part `name` of something to the object being written, as its member `shown`.
+fn member(shown: &str, of: &[u8], name: &str, out: &mut Vec<u8>) -> Result<(), HttpError> {
+    out.push(if out.is_empty() { b'{' } else { b',' });
+    out.extend_from_slice(format!("\"{shown}\":").as_bytes());
+    write_part(of, name, out)
+}
+
+fn write_part(of: &[u8], name: &str, out: &mut Vec<u8>) -> Result<(), HttpError> {
+    let range = cbor::field(of, name).map_err(action::broken_output)?;
+    let part = range.map_or(&[UNDEFINED][..], |range| &of[range]);
     cbor::json::write(part, out).map_err(action::broken_output)
 }

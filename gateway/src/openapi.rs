@@ -65,7 +65,7 @@ mod tests {
             };
             expected.insert(path);
         }
-        let parts = arms(include_str!("inspector.rs"), "match path.as_str() {");
+        let parts = arms(include_str!("inspector.rs"), "match path {");
         assert!(parts.contains("rpcs") && parts.contains("summary"), "{parts:?}");
         expected.extend(
             parts

@@ -226,13 +226,15 @@ impl Serialize for Sha256 {
 impl<'de> Deserialize<'de> for Sha256 {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
+        let digits = text.bytes().filter(u8::is_ascii_hexdigit).count();
+        // The text is not shown: somebody may have put the token itself there.
         let bad = || {
             serde::de::Error::custom(format!(
-                "a sha256 has 64 hexadecimal digits, got {} characters",
-                text.len()
+                "a sha256 has 64 hexadecimal digits and nothing else, got {} characters with {digits} such digits",
+                text.chars().count()
             ))
         };
-        if text.len() != 64 || !text.is_ascii() {
+        if (text.len(), digits) != (64, 64) {
             return Err(bad());
         }
         let mut bytes = [0; 32];
@@ -421,6 +423,21 @@ mod tests {
         config.cluster.shards = 2000;
         let error = config.validate().unwrap_err().to_string();
         assert_eq!(error, "cluster.shards is 2000, it must be between 1 and 1024");
+    }
+
+    #[test]
+    fn a_hash_of_a_token_is_made_of_digits() {
+        let read = |text: &str| serde_json::from_value::<Sha256>(text.into());
+        let sound = "0f".repeat(32);
+        assert_eq!(serde_json::to_value(read(&sound).unwrap()).unwrap(), sound);
+        for (text, got) in [
+            ("+f".repeat(32), "64 characters with 32"),
+            ("0f".repeat(31), "62 characters with 62"),
+            ("é".repeat(32), "32 characters with 0"),
+        ] {
+            let error = read(&text).unwrap_err().to_string();
+            assert!(error.contains(got) && !error.contains(&text), "{error}");
+        }
     }
 
     #[test]

@@ -38,6 +38,9 @@ mod control;
 mod desk;
 mod embed;
 mod exchange;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handles;
 mod metric_names;
 mod node;

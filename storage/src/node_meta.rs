@@ -10,7 +10,7 @@ use clinch_types::{codec, fp};
 use crate::OpenError;
 use crate::disk::{self, Disk};
 
-const NAME: &str = "node.meta";
+pub(crate) const NAME: &str = "node.meta";
 
 #[derive(Debug, Default)]
 pub(crate) struct NodeMeta {

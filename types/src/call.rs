@@ -123,11 +123,19 @@ pub enum CallOp {
     Http(Box<HttpRequest>),
     /// Look at the actor: the output is a CBOR map of `state`, `connections` and `queue`, as they are between turns.
     Inspect,
+    /// Put another state in the place of the actor's; it is durable before the reply, whatever the actor's durability. The
+    /// output is empty.
+    ReplaceState {
+        /// CBOR of the state, read as arguments are.
+        state: Vec<u8>,
+    },
+    /// Take all messages out of the actor's queues that nobody works on; the output is CBOR of their number.
+    ClearQueues,
 }
 
 impl CallOp {
-    /// Checks what concerns connections and raw requests against the limits.
-    fn check_conn(&self) -> Result<(), crate::ActorError> {
+    /// Checks what concerns connections, raw requests and operators against the limits.
+    fn check_others(&self) -> Result<(), crate::ActorError> {
         use crate::ActorError as E;
         let over = |what: &str, len: usize, max: usize| match len > max {
             true => Err(E::too_long(what, len, max)),
@@ -146,6 +154,7 @@ impl CallOp {
                     HttpBody::Streamed { .. } => Ok(()),
                 }
             }
+            Self::ReplaceState { state } => over("state", state.len(), limits::STATE_MAX),
             Self::Action { .. }
             | Self::Resolve
             | Self::Create
@@ -153,6 +162,7 @@ impl CallOp {
             | Self::Push { .. }
             | Self::Poll { .. }
             | Self::Inspect
+            | Self::ClearQueues
             | Self::Disconnect { .. } => Ok(()),
         }
     }
@@ -274,7 +284,7 @@ impl CallRequest {
         if let Some(door) = &self.door {
             door.check()?;
         }
-        self.op.check_conn()?;
+        self.op.check_others()?;
         if let CallOp::Push { queue, body, .. } = &self.op {
             if queue.is_empty() || queue.len() > limits::QUEUE_NAME_MAX {
                 return Err(E::too_long("queue name", queue.len(), limits::QUEUE_NAME_MAX));

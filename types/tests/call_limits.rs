@@ -56,7 +56,7 @@ type Case = (&'static str, usize, &'static str, fn(usize) -> CallRequest);
 #[test]
 #[expect(clippy::too_many_lines, reason = "one table, a limit each")]
 fn every_limit_of_a_call_is_checked_at_its_edge_and_named() {
-    let cases: [Case; 18] = [
+    let cases: [Case; 19] = [
         ("namespace", limits::NAMESPACE_MAX, "actor.invalid_request", |n| {
             CallRequest {
                 target: target(&text(n), "counter"),
@@ -174,6 +174,9 @@ fn every_limit_of_a_call_is_checked_at_its_edge_and_named() {
             "queue.message_too_large",
             |n| push(1, n),
         ),
+        ("state", limits::STATE_MAX, "actor.invalid_request", |n| {
+            call(CallOp::ReplaceState { state: vec![0; n] })
+        }),
         ("chain", limits::CHAIN_MAX, "actor.invalid_request", |n| {
             CallRequest {
                 chain: vec![Default::default(); n],

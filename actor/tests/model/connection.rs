@@ -120,3 +120,21 @@ async fn an_answer_waits_for_the_events_before_it_and_what_comes_again_is_left_o
     tokio::time::sleep(moment).await;
     assert_eq!(*owner.ended.lock(), [ConnId(5)], "the owner is told once");
 }
+
+/// Carries calls, and has no connections.
+struct Plain;
+
+impl Caller for Plain {
+    fn call(&self, call: OutgoingCall) -> BoxFuture<'static, Result<CallReply, Error>> {
+        panic!("nothing is to be called: {call:?}");
+    }
+}
+
+#[tokio::test]
+async fn where_calls_are_carried_without_connections_there_are_none_and_that_is_said() {
+    let handle = RawHandle::new(Arc::new(Plain), Target::Id(id()));
+    let refused = Connection::<Room>::open(&handle).await;
+    let error = refused.err().expect("no connection");
+    assert!(error.is("actor", "not_supported"), "{error}");
+    assert!(error.message().contains("no connections by this way"), "{error}");
+}

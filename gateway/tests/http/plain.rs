@@ -1,11 +1,12 @@
 //! Routes about the node, and what every answer carries.
 
 use clinch_gateway::GatewayConfig;
+use clinch_types::{CallOp, limits};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::client::{Server, request, within};
-use crate::support::memory::{Memory, TOKEN};
+use crate::support::memory::{Memory, TOKEN, lock};
 
 const ORIGIN: &str = "https://app.example";
 
@@ -210,10 +211,15 @@ async fn an_actor_is_inspected_by_those_who_may() {
         json!({"otlp": [], "clamped": false})
     );
     server.get(&of("nope")).await.is_error(404, "actor/not_found");
-    server
-        .post(&of("state"), "{}")
-        .await
-        .is_error(405, "actor/method_not_allowed");
+    for (path, allowed) in [
+        ("state", "GET, PATCH"),
+        ("queue", "GET, POST, DELETE"),
+        ("rpcs", "GET"),
+    ] {
+        let refused = server.send(&format!("PUT {}", of(path)), &[], b"{}").await;
+        refused.is_error(405, "actor/method_not_allowed");
+        assert_eq!(refused.header("allow").as_deref(), Some(allowed), "{path}");
+    }
     let both = server
         .post(&of("action/increment"), r#"{"args":[5],"properties":{}}"#)
         .await;
@@ -240,4 +246,63 @@ async fn an_actor_is_inspected_by_those_who_may() {
         .send(&line, &right, b"")
         .await
         .is_error(404, "actor/not_found");
+}
+
+#[tokio::test]
+async fn an_actor_is_changed_by_hand_by_those_who_may() {
+    let server = Server::start().await;
+    let id = server.actor("counter", "k").await;
+    let of = |line: &str| {
+        let (method, path) = line.split_once(' ').expect("a method and a path");
+        format!("{method} /gateway/{id}/inspector/{path}")
+    };
+    let patched = server.send(&of("PATCH state"), &[], br#"{"state":40}"#).await;
+    assert_eq!(patched.json(), json!({"ok": true}));
+    assert_eq!(
+        server.send(&of("GET state"), &[], b"").await.json(),
+        json!({"isStateEnabled": true, "state": 40})
+    );
+    let called = server
+        .send(&of("POST action/increment"), &[], br#"{"args":[2]}"#)
+        .await;
+    assert_eq!(called.json(), json!({"output": 42}));
+    for body in ["", "{}", "[40]", r#"{"state":}"#] {
+        let refused = server.send(&of("PATCH state"), &[], body.as_bytes()).await;
+        refused.is_error(400, "message/malformed");
+    }
+    let long = format!(r#"{{"state":"{}"}}"#, "x".repeat(limits::STATE_MAX + (64 << 10)));
+    let refused = server.send(&of("PATCH state"), &[], long.as_bytes()).await;
+    refused.is_error(400, "message/incoming_too_long");
+
+    // Values that JSON has not come in markers, as everywhere.
+    let message = br#"{"name":"jobs","body":["$BigInt","7"]}"#;
+    let pushed = server.send(&of("POST queue"), &[], message).await;
+    assert_eq!(pushed.json(), json!({"ok": true, "id": "1"}));
+    let push = CallOp::Push {
+        queue: "jobs".into(),
+        body: [&[0x1b][..], &7_u64.to_be_bytes()].concat(),
+        wait: false,
+    };
+    let call = server.memory.last_call();
+    assert_eq!((call.op, call.door), (push, None), "as the cluster itself does");
+    for body in [r#"{"body":1}"#, r#"{"name":7,"body":1}"#, "7"] {
+        let refused = server.send(&of("POST queue"), &[], body.as_bytes()).await;
+        refused.is_error(400, "message/malformed");
+    }
+    let cleared = server.send(&of("DELETE queue"), &[], b"").await;
+    assert_eq!(cleared.json(), json!({"ok": true, "removed": 2}));
+
+    let guarded = Server::with(Memory::guarded(), GatewayConfig::default()).await;
+    for line in ["PATCH state", "POST queue", "DELETE queue"] {
+        let body = br#"{"state":1,"name":"jobs","body":1}"#;
+        for headers in [&[][..], &[("authorization", "Bearer wrong")]] {
+            let refused = guarded.send(&of(line), headers, body).await;
+            refused.is_error(401, "inspector/unauthorized");
+        }
+        assert!(lock(&guarded.memory.calls).is_empty(), "{line} got through");
+        let right = [("authorization", "Bearer secret-token")];
+        let missing = guarded.send(&of(line), &right, body).await;
+        missing.is_error(404, "actor/not_found");
+        guarded.memory.last_call();
+    }
 }

@@ -145,6 +145,7 @@ impl Memory {
             CallOp::Inspect => {
                 let parts = [
                     ("state", record.state.clone()),
+                    ("isStateEnabled", true.into()),
                     ("connections", Value::Array(Vec::new())),
                     ("queue", Value::Map(vec![("size".into(), 0.into())])),
                 ];
@@ -152,6 +153,14 @@ impl Memory {
                     parts.map(|(name, value)| (name.into(), value)).into(),
                 ))
             }
+            CallOp::ReplaceState { state } => {
+                record.state = ciborium::from_reader(&state[..])
+                    .map_err(|e| ActorError::new(group::ACTOR, code::INVALID_REQUEST, e.to_string()))?;
+                record.version += 1;
+                Vec::new()
+            }
+            // There are always two.
+            CallOp::ClearQueues => vec![2],
             CallOp::Http(request) => {
                 let headers = call.door.map(|door| door.headers).unwrap_or_default();
                 let text = format!("{} {} {}", request.method, request.uri, headers.len());

@@ -26,6 +26,14 @@ pub(crate) fn check_output(output: Vec<u8>) -> Result<Vec<u8>, Error> {
     Err(Error::new(group::MESSAGE, code::OUTGOING_TOO_LONG, message))
 }
 
+/// What a turn that ended well leaves behind, within all limits.
+struct Left {
+    state: Bytes,
+    effects: Effects,
+    /// What the KV store holds then, when the turn writes to it.
+    kv_total: Option<u64>,
+}
+
 impl Owner {
     /// An exclusive turn has ended well: its effects become writes, its answer waits for their commit.
     pub(crate) fn commit(&mut self, id: ActorId, running: Running, turn: &Arc<Turn>, output: Vec<u8>) {
@@ -39,40 +47,40 @@ impl Owner {
             _ => check_output(output),
         };
         let checked = output.and_then(|output| Ok((output, self.conclude(id, turn, tell)?)));
-        let (output, (state, effects)) = match checked {
+        let (output, left) = match checked {
             Ok(checked) => checked,
             Err(error) => return self.roll_back(id, running, error),
         };
         let wrote = self.pipeline.turns();
         match running {
-            Running::Action { open } => self.commit_action(id, open, state, effects, output),
+            Running::Action { open } => self.commit_action(id, open, left, output),
             Running::Request { mut open } => {
                 open.reply.put_answer(turn.visit().and_then(Visit::take_answer));
-                self.commit_action(id, open, state, effects, output);
+                self.commit_action(id, open, left, output);
             }
             Running::Connect { open, seat } => {
-                let (destroy, mut keys) = (effects.destroy, Vec::new());
+                let (destroy, mut keys) = (left.effects.destroy, Vec::new());
                 let seat = clinch_actor::ConnSeat {
                     state: output.into(),
                     ..*seat
                 };
                 self.open_conn(id, seat, &mut keys);
-                self.write_turn(id, state, effects, Some((open, Vec::new())), keys);
+                self.write_turn(id, left, Some((open, Vec::new())), keys);
                 if destroy {
                     self.start_destroy(id, None, Vec::new());
                 }
             }
             Running::Disconnect { open, conn } => {
-                let (destroy, mut keys) = (effects.destroy, Vec::new());
+                let (destroy, mut keys) = (left.effects.destroy, Vec::new());
                 self.drop_conn(conn, &mut keys);
-                self.write_turn(id, state, effects, open.map(|open| (open, Vec::new())), keys);
+                self.write_turn(id, left, open.map(|open| (open, Vec::new())), keys);
                 if destroy {
                     self.start_destroy(id, None, Vec::new());
                 }
             }
             Running::Guard { open, then } => {
-                if !effects.is_empty() || self.changed(id, &state) {
-                    self.write_turn(id, state, effects, None, Vec::new());
+                if self.must_write(id, &left) {
+                    self.write_turn(id, left, None, Vec::new());
                 }
                 self.pass_guard(id, open, then, turn);
             }
@@ -81,23 +89,23 @@ impl Owner {
                 if created {
                     self.write_record(id, &mut keys);
                 }
-                if created || !effects.is_empty() || self.changed(id, &state) {
-                    self.write_turn(id, state, effects, None, keys);
+                if created || self.must_write(id, &left) {
+                    self.write_turn(id, left, None, keys);
                 }
                 self.start_run(id);
             }
             Running::Fire { entry } => {
-                let destroy = effects.destroy;
+                let destroy = left.effects.destroy;
                 let mut keys = Vec::new();
                 self.advance(id, &entry, RunOutcome::Done, &mut keys);
-                self.write_turn(id, state, effects, None, keys);
+                self.write_turn(id, left, None, keys);
                 if destroy {
                     self.start_destroy(id, None, Vec::new());
                 }
             }
             Running::Sleep => {
-                if !effects.is_empty() || self.changed(id, &state) {
-                    self.write_turn(id, state, effects, None, Vec::new());
+                if self.must_write(id, &left) {
+                    self.write_turn(id, left, None, Vec::new());
                 }
                 self.slept(id);
             }
@@ -108,14 +116,23 @@ impl Owner {
     }
 
     /// Takes what a turn that ended well has asked for, and sees whether that may be committed.
-    fn conclude(&mut self, id: ActorId, turn: &Arc<Turn>, tell: bool) -> Result<(Bytes, Effects), Error> {
+    fn conclude(&mut self, id: ActorId, turn: &Arc<Turn>, tell: bool) -> Result<Left, Error> {
         let state = self.encode_state(id)?;
         if tell && self.changed(id, &state) {
             self.tell_change(id, turn)?;
         }
         let effects = turn.take_effects();
-        self.check(id, &effects)?;
-        Ok((state, effects))
+        let kv_total = self.check(id, &effects)?;
+        Ok(Left {
+            state,
+            effects,
+            kv_total,
+        })
+    }
+
+    /// Whether it is to be committed: else the turn was a read.
+    fn must_write(&mut self, id: ActorId, left: &Left) -> bool {
+        !left.effects.is_empty() || self.changed(id, &left.state)
     }
 
     /// `on_state_change`: what it asks for belongs to the turn.
@@ -133,8 +150,8 @@ impl Owner {
         })
     }
 
-    /// Refuses effects over a limit of what the actor keeps.
-    fn check(&mut self, id: ActorId, effects: &Effects) -> Result<(), Error> {
+    /// Refuses effects over a limit of what the actor keeps; counts what its KV store holds with them.
+    fn check(&mut self, id: ActorId, effects: &Effects) -> Result<Option<u64>, Error> {
         let pushes = effects
             .queue
             .iter()
@@ -142,25 +159,25 @@ impl Owner {
             .count();
         self.check_room(id, pushes)?;
         self.check_settled(id, &effects.queue)?;
-        self.check_kv(id, effects)?;
         self.check_schedules(id, effects)?;
-        self.check_outbox(id, effects.sends.len())
+        self.check_outbox(id, effects.sends.len())?;
+        self.check_kv(id, &effects.kv)
     }
 
-    fn commit_action(&mut self, id: ActorId, open: Open, state: Bytes, effects: Effects, output: Vec<u8>) {
-        if effects.destroy {
+    fn commit_action(&mut self, id: ActorId, open: Open, left: Left, output: Vec<u8>) {
+        if left.effects.destroy {
             // Its other effects stand until the end of the actor; the answer goes out with that.
-            if self.changed(id, &state) || !effects.is_empty() {
-                self.write_turn(id, state, effects, None, Vec::new());
+            if self.must_write(id, &left) {
+                self.write_turn(id, left, None, Vec::new());
             }
             return self.start_destroy(id, Some(open), output);
         }
-        if effects.sleep
+        if left.effects.sleep
             && let Some(slot) = self.slots.get_mut(&id)
         {
             slot.busy().sleep = true;
         }
-        if effects.is_empty() && !self.changed(id, &state) {
+        if !self.must_write(id, &left) {
             // Nothing to commit: a read (DESIGN §5 rule 4).
             let (version, seq) = self
                 .slots
@@ -172,18 +189,18 @@ impl Owner {
             };
             return self.answer_after(seq, open, Ok(reply));
         }
-        if self.may_hold(id, &effects) {
-            return self.hold(id, state, effects, Some((open, output)));
+        if self.may_hold(id, &left.effects) {
+            return self.hold(id, left.state, left.effects, Some((open, output)));
         }
-        self.write_turn(id, state, effects, Some((open, output)), Vec::new());
+        self.write_turn(id, left, Some((open, output)), Vec::new());
     }
 
     /// What an action without `self` asked for at its end: a turn without a change of the state.
     pub(crate) fn settle(&mut self, id: ActorId, open: Open, turn: &Arc<Turn>, output: Vec<u8>) {
         match self.conclude(id, turn, false) {
-            Ok((state, effects)) => {
+            Ok(left) => {
                 let wrote = self.pipeline.turns();
-                self.commit_action(id, open, state, effects, output);
+                self.commit_action(id, open, left, output);
                 let wrote = self.pipeline.turns() > wrote;
                 self.begin_spawns(id, turn, wrote);
             }
@@ -249,8 +266,7 @@ impl Owner {
     fn write_turn(
         &mut self,
         id: ActorId,
-        state: Bytes,
-        effects: Effects,
+        left: Left,
         answer: Option<(Open, Vec<u8>)>,
         mut keys: Vec<Vec<u8>>,
     ) {
@@ -259,9 +275,14 @@ impl Owner {
         };
         slot.version = Version(slot.version.0 + 1);
         let version = slot.version;
+        let Left {
+            state,
+            effects,
+            kv_total,
+        } = left;
         self.write_state(id, state);
         fp!("turn.state_written");
-        self.write_kv(id, version.0, effects.kv, &mut keys);
+        self.write_kv(id, version.0, effects.kv, kv_total, &mut keys);
         for op in effects.schedules {
             self.write_schedule(id, op, &mut keys);
         }
@@ -435,21 +456,21 @@ impl Owner {
         }
         let checked = result.and_then(|value| Ok((value, self.conclude(id, &turn, true)?)));
         match checked {
-            Ok((value, (state, effects))) => {
+            Ok((value, left)) => {
                 let release = Release::Update { done, value };
-                if effects.is_empty() && !self.changed(id, &state) {
+                if !self.must_write(id, &left) {
                     let seq = self.slots.get(&id).map_or(0, |s| s.last_seq);
                     self.pipeline.read(seq, release);
                     return self.begin_spawns(id, &turn, false);
                 }
-                if self.may_hold(id, &effects) {
-                    self.hold(id, state, effects, None);
+                if self.may_hold(id, &left.effects) {
+                    self.hold(id, left.state, left.effects, None);
                     let seq = self.slots.get(&id).map_or(0, |s| s.last_seq);
                     self.pipeline.read(seq, release);
                     return self.begin_spawns(id, &turn, false);
                 }
-                let destroy = effects.destroy;
-                self.write_turn(id, state, effects, None, Vec::new());
+                let destroy = left.effects.destroy;
+                self.write_turn(id, left, None, Vec::new());
                 self.pipeline.turn(TurnEnd {
                     actor: id,
                     release: Some(release),

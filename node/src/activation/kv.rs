@@ -8,7 +8,7 @@ use std::io;
 use std::ops::Bound;
 
 use bytes::Bytes;
-use clinch_actor::{Effects, Error};
+use clinch_actor::Error;
 use clinch_types::{ActorId, code, codec, group, planted};
 
 use crate::shard::{Owner, keys};
@@ -20,36 +20,36 @@ const PAGE: usize = 256;
 type Writes = BTreeMap<Vec<u8>, Option<Bytes>>;
 
 impl Owner {
-    /// Refuses a turn after which the actor would keep more than it may. One that makes it less is let through.
-    pub(crate) fn check_kv(&mut self, id: ActorId, effects: &Effects) -> Result<(), Error> {
-        let Some(slot) = self.slots.get(&id).filter(|_| !effects.kv.is_empty()) else {
-            return Ok(());
+    /// What the store holds after a turn that writes to it; refuses one after which the actor would keep more than it may.
+    /// One that makes it less is let through.
+    pub(crate) fn check_kv(&self, id: ActorId, kv: &Writes) -> Result<Option<u64>, Error> {
+        let Some(slot) = self.slots.get(&id).filter(|_| !kv.is_empty()) else {
+            return Ok(None);
         };
         let max = slot.actor_type.options().kv_max as u64;
-        let counted = self
-            .kv_bytes(id)
-            .and_then(|before| Ok((before, self.kv_after(id, before, &effects.kv)?)));
-        match counted {
-            Ok((before, after)) if after > before && after > max => {
-                let message = format!("the KV store would have {after} bytes, at most {max} are allowed");
-                Err(Error::new(group::KV, code::FULL, message))
-            }
-            Ok(_) => Ok(()),
-            Err(error) => Err(Error::internal(error)),
+        let before = self.kv_bytes(id).map_err(Error::internal)?;
+        let after = self.kv_after(id, before, kv).map_err(Error::internal)?;
+        if after > before && after > max {
+            let message = format!("the KV store would have {after} bytes, at most {max} are allowed");
+            return Err(Error::new(group::KV, code::FULL, message));
         }
+        Ok(Some(after))
     }
 
-    /// Puts a turn's KV writes into the batch being filled, and what the store holds then.
-    pub(crate) fn write_kv(&mut self, id: ActorId, version: u64, kv: Writes, keys: &mut Vec<Vec<u8>>) {
-        if kv.is_empty() {
-            return;
-        }
-        let counted = self
-            .kv_bytes(id)
-            .and_then(|before| self.kv_after(id, before, &kv));
-        match counted.and_then(|after| codec::encode(&after).map_err(io::Error::other)) {
-            Ok(total) => self.put(keys, keys::kv_bytes(id), total.into()),
-            Err(error) => return self.fail(format!("the store cannot be read: {error}")),
+    /// Puts a turn's KV writes into the batch being filled, and what the store holds then, which [`Owner::check_kv`] has
+    /// counted.
+    pub(crate) fn write_kv(
+        &mut self,
+        id: ActorId,
+        version: u64,
+        kv: Writes,
+        total: Option<u64>,
+        keys: &mut Vec<Vec<u8>>,
+    ) {
+        match total.map(|total| codec::encode(&total)).transpose() {
+            Ok(Some(total)) => self.put(keys, keys::kv_bytes(id), total.into()),
+            Ok(None) => {}
+            Err(error) => return self.fail(format!("the size of a KV store cannot be encoded: {error}")),
         }
         for (key, value) in kv {
             if planted!("kv-left-out") && version.is_multiple_of(8) {

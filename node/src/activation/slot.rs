@@ -60,6 +60,10 @@ pub(crate) enum Work {
     Action { open: Open, index: usize, args: Bytes },
     /// Show what the actor is made of.
     Inspect { open: Open },
+    /// Put a state that somebody wrote in the place of its own.
+    ReplaceState { open: Open, state: Bytes },
+    /// Empty its queues.
+    ClearQueues { open: Open },
     /// Find out who the actor is (it is awake, so it exists).
     Resolve { open: Open },
     /// Destroy it.

@@ -52,6 +52,8 @@ impl Owner {
                 | Work::Subscribe { .. }
                 | Work::Disconnect { .. }
                 | Work::Request { .. }
+                | Work::ReplaceState { .. }
+                | Work::ClearQueues { .. }
                 | Work::Sleep => false,
             };
             if !shared && busy.readers > 0 {
@@ -84,6 +86,8 @@ impl Owner {
             Work::Action { open, index, args } => self.start_action(id, open, index, args),
             Work::Resolve { open } => self.resolve(id, open),
             Work::Inspect { open } => self.inspect(id, open),
+            Work::ReplaceState { open, state } => self.start_replace(id, open, state),
+            Work::ClearQueues { open } => self.clear_queues(id, open),
             Work::Destroy { open } => self.start_destroy(id, Some(open), Vec::new()),
             Work::Fire { id: schedule, due } => self.start_fire(id, schedule, due),
             Work::Push {
@@ -421,7 +425,7 @@ impl Owner {
         }
     }
 
-    fn reply_of(&self, id: ActorId, open: &Open, output: Vec<u8>) -> CallReply {
+    pub(crate) fn reply_of(&self, id: ActorId, open: &Open, output: Vec<u8>) -> CallReply {
         let version = self.slots.get(&id).map_or_else(Default::default, |s| s.version);
         CallReply {
             meta: self.call_meta(id, version, open.created),
@@ -583,6 +587,8 @@ impl Work {
             Self::Action { .. }
             | Self::Resolve { .. }
             | Self::Inspect { .. }
+            | Self::ReplaceState { .. }
+            | Self::ClearQueues { .. }
             | Self::Destroy { .. }
             | Self::Fire { .. }
             | Self::Push { .. }
@@ -601,6 +607,8 @@ impl Work {
             Self::Action { open, .. }
             | Self::Resolve { open }
             | Self::Inspect { open }
+            | Self::ReplaceState { open, .. }
+            | Self::ClearQueues { open }
             | Self::Destroy { open }
             | Self::Push { open, .. }
             | Self::Connect { open, .. }

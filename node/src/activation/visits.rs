@@ -483,6 +483,11 @@ impl Owner {
                 None
             }
             CallOp::Inspect => Some(Work::Inspect { open }),
+            CallOp::ReplaceState { state } => {
+                let state = Bytes::from(state);
+                Some(Work::ReplaceState { open, state })
+            }
+            CallOp::ClearQueues => Some(Work::ClearQueues { open }),
             // Seen to before.
             _ => None,
         }

@@ -133,7 +133,12 @@ fn read(path: &Path) -> anyhow::Result<NodeConfig> {
     assemble(&text, &folder, &environment)
 }
 
-fn assemble(text: &str, folder: &Path, environment: &BTreeMap<String, String>) -> anyhow::Result<NodeConfig> {
+/// Makes a configuration of the text of a file in this folder, and of variables.
+pub(crate) fn assemble(
+    text: &str,
+    folder: &Path,
+    environment: &BTreeMap<String, String>,
+) -> anyhow::Result<NodeConfig> {
     let mut table: Table = toml::from_str(text)?;
     // Unknown keys and wrong types of the file are reported with their place in it, which a table no longer knows.
     let from_file = toml::from_str::<NodeConfig>(text);

@@ -8,7 +8,7 @@ mod actor_commands;
 pub mod actors;
 mod cert;
 mod cluster_commands;
-mod config_file;
+pub(crate) mod config_file;
 mod demo;
 mod dev;
 mod exit;

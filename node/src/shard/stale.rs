@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::keys::{self, ActorRecord, KeyHash};
-use super::{Internal, Provisional, ReplyTo, ShardContext};
+use super::{Provisional, ReplyTo, ShardContext, ShardHandle};
 use crate::activation::{ShardHost, answer_of, poll_now, spawn};
 
 /// How often a read is begun again because a turn was committed meanwhile; then it is asked of the owner.
@@ -28,6 +28,8 @@ const TRIES: usize = 3;
 /// A read that may be answered from what is applied here.
 pub(crate) struct StaleRead {
     context: Arc<ShardContext>,
+    /// Where it is asked for when it cannot be answered so.
+    shard: ShardHandle,
     request: Box<CallRequest>,
     deadline: Instant,
     reply: ReplyTo,
@@ -57,12 +59,14 @@ impl StaleRead {
     /// A read of what was found, for a call of an owner of this epoch.
     pub(crate) fn new(
         context: Arc<ShardContext>,
+        shard: ShardHandle,
         epoch: Epoch,
         found: Found,
         (request, deadline, reply): (Box<CallRequest>, Instant, ReplyTo),
     ) -> Self {
         Self {
             context,
+            shard,
             request,
             deadline,
             reply,
@@ -133,29 +137,9 @@ impl StaleRead {
     }
 
     /// Lets the call go the way of all others.
-    fn ask_owner(self) {
-        let Self {
-            context,
-            mut request,
-            deadline,
-            reply,
-            ..
-        } = self;
-        request.consistency = Consistency::Linearizable;
-        let fresh = Internal::Fresh {
-            request,
-            deadline,
-            reply,
-        };
-        if let Err(refused) = context.internal.try_send(fresh) {
-            use tokio::sync::mpsc::error::TrySendError;
-            let (TrySendError::Full(message) | TrySendError::Closed(message)) = refused;
-            if let Internal::Fresh { reply, .. } = message {
-                let what = format!("the queue of shard {}", context.id);
-                let limit = context.internal.max_capacity() as u64;
-                reply.send(Err(CallError::Overloaded { what, limit }));
-            }
-        }
+    fn ask_owner(mut self) {
+        self.request.consistency = Consistency::Linearizable;
+        self.shard.call(self.request, self.deadline, self.reply);
     }
 
     fn turn(&self) -> Arc<Turn> {

@@ -75,6 +75,8 @@ pub(crate) struct ShardTask {
     context: Arc<ShardContext>,
     raft: Raft,
     rx: mpsc::Receiver<ShardMsg>,
+    /// The other end of `rx`, which must not keep this one open.
+    tx: mpsc::WeakSender<ShardMsg>,
     ended: mpsc::Receiver<Ended>,
     internal: mpsc::Receiver<Internal>,
     server: WatchReceiverOf<TypeConfig, RaftServerMetrics<TypeConfig>>,
@@ -136,12 +138,14 @@ impl ShardTask {
         owners: Owners,
     ) -> (Self, ShardHandle) {
         let (tx, rx) = mpsc::channel(context.config.proposer.queue_max);
+        let weak = tx.downgrade();
         let handle = ShardHandle { id: context.id, tx };
         let server = raft.server_metrics();
         let task = Self {
             context: Arc::new(context),
             raft,
             rx,
+            tx: weak,
             ended: ends.ended,
             internal: ends.internal,
             server,
@@ -424,18 +428,10 @@ impl ShardTask {
     }
 
     fn internal(&mut self, message: Internal) {
-        match (message, &mut self.role) {
-            (
-                Internal::Fresh {
-                    request,
-                    deadline,
-                    reply,
-                },
-                _,
-            ) => self.call(request, deadline, reply),
-            (message, Role::Owner { owner, .. }) => owner.internal(message),
+        match &mut self.role {
+            Role::Owner { owner, .. } => owner.internal(message),
             // The answer's sender is dropped, which tells the action.
-            (_, Role::Recovering { .. } | Role::Follower) => {}
+            Role::Recovering { .. } | Role::Follower => {}
         }
     }
 
@@ -449,10 +445,14 @@ impl ShardTask {
         let epoch = stale::max_age(&request).and_then(|max_age| self.known_within(max_age));
         let found = epoch.and_then(|epoch| Some((epoch, Found::of(&self.context, &request)?)));
         let call = (request, deadline, reply);
-        let Some((epoch, found)) = found else {
+        let (Some((epoch, found)), Some(tx)) = (found, self.tx.upgrade()) else {
             return Some(call);
         };
-        StaleRead::new(self.context.clone(), epoch, found, call).run();
+        let shard = ShardHandle {
+            id: self.context.id,
+            tx,
+        };
+        StaleRead::new(self.context.clone(), shard, epoch, found, call).run();
         None
     }
 

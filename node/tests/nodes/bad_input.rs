@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::common::*;
 use clinch::prelude::*;
-use clinch::{ClusterConfig, SystemClock, TokenConfig};
+use clinch::{ClusterConfig, SystemClock};
 use clinch_transport::{ClusterCa, RefusalCode, TransportError};
 use clinch_types::{
     CallOp, Clock, CreateSpec, Key, ListRequest, NodeId, RequestId, ShardId, Target, codec, kind, limits,
@@ -461,11 +461,6 @@ async fn the_gateway_refuses_what_is_malformed_and_serves_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_gateway_wants_a_token_that_allows_enough() {
     let mut cluster = TestCluster::prepare(1, registry());
-    let token = |kind: &str, text: &str| -> TokenConfig {
-        let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-        let sha256: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        serde_json::from_value(serde_json::json!({ "kind": kind, "sha256": sha256 })).unwrap()
-    };
     cluster.configs[0].tokens = vec![
         token("publishable", "for-browsers"),
         token("secret", "for-servers"),

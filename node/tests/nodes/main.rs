@@ -10,6 +10,7 @@ mod durability;
 mod embedded;
 mod followers;
 mod guarantees;
+mod inspector;
 mod kv_limit;
 mod lifecycle;
 mod limits;

@@ -17,6 +17,8 @@ pub(crate) const HEADER: usize = 44;
 const VERSION: u8 = 1;
 /// Set on the last frame of a batch.
 const FLAG_LAST: u8 = 1;
+/// Where the kind is in a header.
+pub(crate) const KIND_AT: usize = 16;
 /// Where the part of the header starts that its checksum covers, besides the length.
 const CHECKED_FROM: usize = 8;
 
@@ -104,7 +106,7 @@ pub(crate) fn close(buf: &mut [u8], at: usize, seed: u32, batch: u64, head: Head
     frame[0..4].copy_from_slice(&len.to_le_bytes());
     frame[8..12].copy_from_slice(&body_crc.to_le_bytes());
     frame[12..16].copy_from_slice(&head.group.0.to_le_bytes());
-    frame[16] = head.kind as u8;
+    frame[KIND_AT] = head.kind as u8;
     frame[17] = 0;
     frame[18] = VERSION;
     frame[19] = 0;
@@ -119,6 +121,17 @@ pub(crate) fn close(buf: &mut [u8], at: usize, seed: u32, batch: u64, head: Head
 pub(crate) fn mark_last(buf: &mut [u8], at: usize, seed: u32) {
     let frame = &mut buf[at..];
     frame[17] |= FLAG_LAST;
+    let crc = header_crc(frame, seed);
+    frame[4..8].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Makes length and checksums of a frame right, whatever it says.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn seal(frame: &mut [u8], seed: u32) {
+    let len = u32::try_from(frame.len()).expect("inputs are short");
+    frame[0..4].copy_from_slice(&len.to_le_bytes());
+    let body_crc = crc32c::crc32c_append(seed, &frame[HEADER..]);
+    frame[8..12].copy_from_slice(&body_crc.to_le_bytes());
     let crc = header_crc(frame, seed);
     frame[4..8].copy_from_slice(&crc.to_le_bytes());
 }
@@ -153,7 +166,7 @@ pub(crate) fn parse(bytes: &[u8], seed: u32) -> Option<(Header, &[u8])> {
     if bytes.len() < HEADER || bytes[18] != VERSION || bytes[19] != 0 || bytes[17] > FLAG_LAST {
         return None;
     }
-    let kind = Kind::from_u8(bytes[16])?;
+    let kind = Kind::from_u8(bytes[KIND_AT])?;
     let len = le_u32(bytes, 0) as usize;
     if len < HEADER || len > bytes.len() || header_crc(bytes, seed) != le_u32(bytes, 4) {
         return None;

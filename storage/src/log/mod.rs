@@ -5,6 +5,8 @@
 
 mod driver;
 mod frame;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod recovery;
 mod segment;
 mod state;

@@ -22,6 +22,10 @@ use crate::raft::log_id;
 use crate::wire::decode_vote;
 use crate::{GroupId, OpenError};
 
+/// The greatest index and number of a batch, with room for all that is counted from there. No writer gets that far, so what
+/// is beyond is damage that the checksums did not see.
+const NUMBER_MAX: u64 = u64::MAX >> 1;
+
 /// What the log holds.
 pub(super) struct Recovered {
     pub(super) groups: BTreeMap<GroupId, GroupIndex>,
@@ -231,7 +235,7 @@ fn scan(bytes: Vec<u8>, seq: u64) -> Scan {
             Some((_, prev)) if prev.last || prev.kind == Kind::Synced => header.batch == prev.batch + 1,
             Some((_, prev)) => header.batch == prev.batch,
         };
-        if !follows || (header.kind == Kind::Segment && at > 0) {
+        if !follows || header.batch > NUMBER_MAX || (header.kind == Kind::Segment && at > 0) {
             break;
         }
         frames.push((at, header));
@@ -426,6 +430,12 @@ impl Replay {
                 self.groups.remove(&gone);
             }
         }
+        if header.index > NUMBER_MAX {
+            return Err(format!(
+                "index {}, at most {NUMBER_MAX} is possible",
+                header.index
+            ));
+        }
         let id = log_id(header.term, header.index);
         match header.kind {
             Kind::Segment => {
@@ -452,6 +462,7 @@ impl Replay {
                 group.committed = head.committed.map(Into::into);
                 group.purged = head.purged.map(Into::into);
                 group.range = head.range;
+                check_range(group)?;
                 keep_range(group, entries);
             }
             Kind::Entry => {
@@ -544,6 +555,25 @@ impl Replay {
             writer.insert(id, group);
         }
         Ok((indexes, writer))
+    }
+}
+
+/// Refuses a range that no group can have: backwards, beyond all numbers, or of entries that are purged.
+fn check_range(group: &WriterGroup) -> Result<(), String> {
+    let purged = group.purged.map(|id| id.index);
+    let sound = match (purged, group.range) {
+        (None, None) => true,
+        (Some(purged), None) => purged <= NUMBER_MAX,
+        (purged, Some((first, last))) => {
+            first <= last && last <= NUMBER_MAX && purged.is_none_or(|purged| purged < first)
+        }
+    };
+    match sound {
+        true => Ok(()),
+        false => Err(format!(
+            "entries {:?} behind {purged:?} are impossible",
+            group.range
+        )),
     }
 }
 

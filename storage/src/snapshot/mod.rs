@@ -27,7 +27,7 @@ use crate::machine::{checkpoint, keys};
 use crate::raft::SnapshotMeta;
 use crate::storage::Core;
 use crate::store::KeyWrite;
-use crate::wire::SnapshotMetaWire;
+use crate::wire::{SnapshotMetaWire, WireError};
 use crate::{GroupId, OpenError, metric_names};
 
 /// The folder of received snapshots and of the markers of installs under way.
@@ -67,6 +67,20 @@ impl SnapshotData {
 struct Marker {
     file: String,
     meta: SnapshotMetaWire,
+}
+
+/// The file with the snapshot and its meta data, from a marker without its checksum.
+pub(crate) fn read_marker(body: &[u8]) -> Result<(String, SnapshotMeta), WireError> {
+    let marker: Marker = codec::decode(body)?;
+    Ok((marker.file, marker.meta.try_into()?))
+}
+
+pub(crate) fn write_marker(file: &str, meta: &SnapshotMeta) -> Result<Vec<u8>, WireError> {
+    let marker = Marker {
+        file: file.to_owned(),
+        meta: meta.into(),
+    };
+    Ok(codec::encode(&marker)?)
 }
 
 fn marker_name(group: GroupId) -> String {
@@ -155,11 +169,7 @@ async fn replace_state(
     cell: &Arc<Cell>,
     received: &ReceivedSnapshot,
 ) -> io::Result<Applied> {
-    let marker = Marker {
-        file: received.name.clone(),
-        meta: (&received.meta).into(),
-    };
-    let body = codec::encode(&marker).map_err(io::Error::other)?;
+    let body = write_marker(&received.name, &received.meta).map_err(io::Error::other)?;
     let mut bytes = crc32c::crc32c(&body).to_le_bytes().to_vec();
     bytes.extend_from_slice(&body);
     let marker = marker_name(cell.group);
@@ -305,8 +315,7 @@ fn redo(core: &Core, group: GroupId) -> Result<(), OpenError> {
     if u32::from_le_bytes(*crc) != crc32c::crc32c(body) {
         return Err(damaged());
     }
-    let marker: Marker = codec::decode(body).map_err(|_| damaged())?;
-    let meta = SnapshotMeta::try_from(marker.meta).map_err(|_| damaged())?;
+    let (received, meta) = read_marker(body).map_err(|_| damaged())?;
     let cell = Cell::new(
         group,
         Arc::clone(&core.store),
@@ -316,7 +325,7 @@ fn redo(core: &Core, group: GroupId) -> Result<(), OpenError> {
         false,
     );
     tracing::info!(%group, "finishing the install of a snapshot that a crash interrupted");
-    let result = core.disk.open(&marker.file, false).and_then(|file| {
+    let result = core.disk.open(&received, false).and_then(|file| {
         let mut install = Install::new(file, &meta);
         while install.step(&cell)?.is_none() {}
         Ok(())

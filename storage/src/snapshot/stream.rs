@@ -215,6 +215,10 @@ pub(crate) fn records_of(bytes: &[u8], len: usize) -> (Vec<String>, Option<Strin
                 Err(error) => return (found, Some(error.to_string())),
             }
         }
+        // Another chunk would be refused: where chunks end must not matter.
+        if decoder.ended && !decoder.buffer.is_empty() {
+            return (found, Some("something follows the trailer".to_owned()));
+        }
     }
     (found, None)
 }

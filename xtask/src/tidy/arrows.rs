@@ -44,7 +44,10 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ),
     (BENCH, &[NODE, CLIENT, TRANSPORT, TYPES]),
     (JEPSEN, &[NODE, CLIENT, TRANSPORT, TYPES, SIM, STORAGE, ACTOR]),
-    (FUZZ, &[GATEWAY, TRANSPORT, STORAGE, MEMBERSHIP, ACTOR, TYPES]),
+    (
+        FUZZ,
+        &[NODE, GATEWAY, TRANSPORT, STORAGE, MEMBERSHIP, ACTOR, TYPES],
+    ),
     (EXAMPLES, &[NODE]),
     ("xtask", &[]),
 ];

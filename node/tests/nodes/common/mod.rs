@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use clinch::prelude::*;
-use clinch::{ClusterConfig, Node, RaftConfig, SystemClock};
+use clinch::{ClusterConfig, Node, RaftConfig, SystemClock, TokenConfig};
 use clinch_transport::{
     CertBundle, Class, ClusterCa, PeerId, RefuseAll, Transport, TransportConfig, TransportError, UdpSockets,
 };
@@ -312,6 +312,13 @@ pub async fn http(to: SocketAddr, request: &[u8]) -> (u16, String) {
             .split_once("\r\n\r\n")
             .map_or_else(String::new, |(_, body)| body.to_owned()),
     )
+}
+
+/// A token of this kind, as a configuration has it.
+pub fn token(kind: &str, text: &str) -> TokenConfig {
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    let sha256: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    serde_json::from_value(serde_json::json!({ "kind": kind, "sha256": sha256 })).expect("a sound token")
 }
 
 /// Entries proposed and turns in them, by all nodes of this process.
