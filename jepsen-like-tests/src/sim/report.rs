@@ -217,7 +217,7 @@ fn report(totals: &Totals, seed: u64, scores: &[Score]) -> anyhow::Result<String
     }
     writeln!(
         out,
-        "Each on at least 10 seeds, on up to 100 until it is noticed, and on up to 60 until it was noticed three times.\n"
+        "Each on up to 100 seeds until it is noticed, and on up to 60 until it was noticed three times; four seeds at a time.\n"
     )?;
     writeln!(out, "| bug | what it does | seeds that catch it | first | laws |")?;
     writeln!(out, "|---|---|---|---|---|")?;
