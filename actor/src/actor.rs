@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    ActionInfo, ActionKind, ActorOptions, Any, Args, BoxFuture, Conn, Ctx, Error, Frame, Hook, RawHandle,
+    ActionInfo, ActionKind, ActorOptions, Any, Args, Body, BoxFuture, Conn, Ctx, Error, Frame, Hook, RawHandle,
 };
 
 /// A durable, addressable object. The value is its persisted state.
@@ -104,8 +104,8 @@ pub type MessageFn<A> = for<'a> fn(&'a mut A, Ctx<A>, Conn<A>, Frame) -> BoxFutu
 pub type RequestFn<A> = for<'a> fn(
     &'a mut A,
     Ctx<A>,
-    http::Request<Bytes>,
-) -> BoxFuture<'a, Result<Option<http::Response<Bytes>>, Error>>;
+    http::Request<Body>,
+) -> BoxFuture<'a, Result<Option<http::Response<Body>>, Error>>;
 /// Says whether a client may subscribe to an event, or add to a queue: state, context, name.
 pub type AccessFn<A> = fn(&A, &Ctx<A>, &str) -> Result<bool, Error>;
 

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::turn::Effect;
-use crate::{Actor, Audience, ConnOp, EmittedBy, Error, EventOut, Turn, cbor};
+use crate::{Actor, Audience, Body, ConnOp, EmittedBy, Error, EventOut, Turn, cbor};
 
 /// Longest reason of a close, in bytes: what fits a WebSocket close frame.
 pub const CLOSE_REASON_MAX: usize = 123;
@@ -39,6 +39,8 @@ pub struct ConnSeat {
 pub struct Visit {
     door: Door,
     seat: Mutex<Option<Arc<ConnSeat>>>,
+    /// The body of the answer to a raw request, if it is streamed.
+    answer: Mutex<Option<Body>>,
 }
 
 impl Visit {
@@ -47,7 +49,18 @@ impl Visit {
         Self {
             door,
             seat: Mutex::new(seat),
+            answer: Mutex::new(None),
         }
+    }
+
+    /// The answer to a raw request has a body that is streamed.
+    pub(crate) fn set_answer(&self, body: Body) {
+        *self.answer.lock() = Some(body);
+    }
+
+    /// Takes the body that the answer announces, once.
+    pub fn take_answer(&self) -> Option<Body> {
+        self.answer.lock().take()
     }
 
     /// The connection has its state now.

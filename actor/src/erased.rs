@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use clinch_types::HttpRequest;
 
-use crate::{Access, ActorOptions, BoxFuture, ConnHooks, ConnSeat, Error, Frame, Turn};
+use crate::{Access, ActorOptions, Body, BoxFuture, ConnHooks, ConnSeat, Error, Frame, Turn};
 
 /// Holds an actor's state. The only reference while an exclusive turn or a hook runs.
 pub type StateArc = Arc<dyn Any + Send + Sync>;
@@ -137,12 +137,14 @@ pub trait ActorType: Send + Sync + 'static {
         turn: Arc<Turn>,
         frame: Frame,
     ) -> BoxFuture<'static, (StateArc, Result<Vec<u8>, Error>)>;
-    /// Runs `on_request`; the output is [`clinch_types::codec`] of a [`clinch_types::HttpReply`].
+    /// Runs `on_request`; `body` is that of a request which announces a streamed one. The output is
+    /// [`clinch_types::codec`] of a [`clinch_types::HttpReply`]; a streamed answer is with the turn's visit.
     fn request(
         &self,
         state: StateArc,
         turn: Arc<Turn>,
         request: HttpRequest,
+        body: Option<Body>,
     ) -> BoxFuture<'static, (StateArc, Result<Vec<u8>, Error>)>;
     /// Whether the client of the turn's visit may.
     ///

@@ -9,6 +9,7 @@
 
 mod actor;
 mod args;
+mod body;
 mod caller;
 mod cbor;
 mod conn;
@@ -40,6 +41,7 @@ pub use actor::{
     VarsFn, reply,
 };
 pub use args::{Args, ArgsWriter};
+pub use body::{Body, BodySender};
 pub use caller::{BoxFuture, Caller, OutgoingCall, OwnRequest};
 pub use cbor::{Any, DEPTH_MAX as CBOR_DEPTH_MAX, Rest, decode, to_vec as encode};
 pub use conn::{Access, CLOSE_REASON_MAX, Conn, ConnHooks, ConnSeat, Frame, Visit};
@@ -60,7 +62,7 @@ pub use meta::ActorMeta;
 pub use options::{ActorOptions, Durability, OptionsError};
 pub use queue::{LEASE_DEFAULT, Leases, Message, MessageId, Queue, QueueHandle, QueueOp, Settle, Stored};
 pub use registry::{Registry, RegistryError};
-pub use request::{HttpAnswer, serve_request};
+pub use request::{HttpAnswer, HttpAsked, serve_request};
 pub use schedules::Schedules;
 pub use timing::{CRON_MAX, EVERY_MIN, MissedTick, Timing};
 pub use turn::{Host, Origin, ReadState, Spawn, Turn, TurnInit, UpdateState};
@@ -78,7 +80,7 @@ pub mod __private {
     pub use serde::Serialize;
 
     pub use crate::outcome::{CallYourResultTypeResult, Fallible};
-    pub use crate::request::HttpAnswer;
+    pub use crate::request::{HttpAnswer, HttpAsked};
     pub use crate::{
         Actor, ActorOptions, Any, Args, ArgsWriter, BoxFuture, Call, Conn, Connection, Durability, Emits,
         Error, Event, Frame, FromKey, FromKeyPart, Hook, IntoKey, KeyPart, RawHandle, Spec, reply,

@@ -60,6 +60,12 @@ impl Life {
         self.rest().stop.get_or_init(|| self.parent.child_token())
     }
 
+    /// Fires when its node may not run it any more: the shard has another owner, or the node stops. Sooner than
+    /// [`Life::stop`] never, and without time to finish anything.
+    pub fn lost(&self) -> &CancellationToken {
+        &self.parent
+    }
+
     /// Ends it: everything that watches [`Life::stop`] is told.
     pub fn end(&self) {
         self.stop().cancel();

@@ -34,6 +34,10 @@ pub struct ActorOptions {
     pub queue_max: usize,
     /// Largest encoded state, in bytes. Default: 8 MiB.
     pub state_max: usize,
+    /// Largest body of a raw HTTP request, in bytes. Default: 20 MiB.
+    pub request_body_max: usize,
+    /// Largest sum of all KV keys and values of one actor, in bytes. Default: 10 GiB.
+    pub kv_max: usize,
     /// What a crash may take back. Default: nothing.
     pub durability: Durability,
     /// Whether calls that come back to an actor that waits for them are admitted when they need no `&mut self`: they see
@@ -67,6 +71,8 @@ impl Default for ActorOptions {
             sleep_after: Some(Duration::from_secs(30)),
             queue_max: limits::ACTOR_QUEUE_MAX,
             state_max: limits::STATE_MAX,
+            request_body_max: limits::HTTP_BODY_MAX,
+            kv_max: limits::KV_MAX,
             durability: Durability::default(),
             reentrant: false,
             vars_timeout: hook,
@@ -106,6 +112,11 @@ pub enum OptionsError {
 /// Most calls that an actor type may ask to queue: the queue holds their arguments in memory.
 const QUEUE_MAX: usize = 1 << 20;
 
+/// Longest request body that an actor type may ask to be let through: it is streamed, so this bounds time, not memory.
+const REQUEST_BODY_MAX: usize = 1 << 40;
+/// Most that an actor type may ask to keep in the KV store of one actor.
+const KV_MAX: usize = 1 << 40;
+
 impl ActorOptions {
     /// Passes sound options through.
     ///
@@ -140,6 +151,8 @@ impl ActorOptions {
         let sizes = [
             ("queue_max", self.queue_max, QUEUE_MAX),
             ("state_max", self.state_max, limits::STATE_MAX),
+            ("request_body_max", self.request_body_max, REQUEST_BODY_MAX),
+            ("kv_max", self.kv_max, KV_MAX),
         ];
         for (option, value, max) in sizes {
             if value == 0 || value > max {

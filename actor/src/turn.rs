@@ -104,6 +104,12 @@ pub trait Host: Send + Sync + 'static {
     }
     /// Application data by its type.
     fn data(&self, type_id: TypeId) -> Option<Arc<dyn Any + Send + Sync>>;
+    /// For work beside the turns that sends something out: returns when everything that the turn's actor has executed so far
+    /// is committed, and its node may speak for it.
+    ///
+    /// # Errors
+    /// When it may not any more.
+    fn settled(&self, turn: &Arc<Turn>) -> BoxFuture<'static, Result<(), Error>>;
     /// For interleaved actions: runs `f` as a shared read.
     fn with_state(
         &self,

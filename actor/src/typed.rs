@@ -375,9 +375,10 @@ impl<A: Actor> ActorType for TypeOf<A> {
         state: StateArc,
         turn: Arc<Turn>,
         request: clinch_types::HttpRequest,
+        body: Option<crate::Body>,
     ) -> BoxFuture<'static, (StateArc, Result<Vec<u8>, Error>)> {
         self.conn_turn(state, turn, "on_request", |spec, actor, c| {
-            Box::pin(request::answer(spec.conns.request, actor, c, request))
+            Box::pin(request::answer(spec.conns.request, actor, c, request, body))
         })
     }
 

@@ -5,12 +5,14 @@
 //! (`gateway`).
 
 mod client;
+mod exchange;
 mod http;
 mod metric_names;
 mod router;
 mod session;
 
 pub use client::{Client, ClientConfig, ClientError, Cluster};
+pub use exchange::{Answered, Frame as ExchangeFrame};
 pub use http::{HttpClient, encode as percent_encode, gateway_url};
 pub use router::{BoxFuture, LocalShards, RoutedCall, Router, RouterConfig};
 pub use session::Session;

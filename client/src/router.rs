@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use clinch_actor::Body;
 use clinch_transport::{Class, PeerId, RefusalCode, Transport, TransportError};
 use clinch_types::{
     CallError, CallOp, CallReply, CallRequest, ConnId, Consistency, Door, ListReply, ListRequest, NodeId,
@@ -20,7 +21,8 @@ use parking_lot::RwLock;
 use tokio::time::Instant;
 
 use crate::metric_names::CALL_RETRIES;
-use crate::session::Session;
+use crate::exchange::{Answered, Offer, Wire};
+use crate::session::{Session, Ticket};
 
 /// A boxed future, as the seams return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -35,6 +37,13 @@ pub trait LocalShards: Send + Sync + 'static {
         request: CallRequest,
         deadline: Instant,
     ) -> BoxFuture<'static, Result<CallReply, CallError>>;
+    /// As [`LocalShards::call`], for a raw HTTP request with a streamed body, or an answer that may have one.
+    fn exchange(
+        &self,
+        request: CallRequest,
+        body: Option<Body>,
+        deadline: Instant,
+    ) -> BoxFuture<'static, Result<Answered, CallError>>;
     /// Lists actors of a shard of this node.
     fn list(
         &self,
@@ -192,39 +201,11 @@ impl Router {
     /// [`CallError::Perhaps`] when time ran out after an attempt that may have been executed; otherwise the last
     /// reason why nobody could serve it, or the definite answer.
     pub async fn call(&self, call: RoutedCall) -> Result<CallReply, CallError> {
-        let timeout = call.timeout.unwrap_or(self.inner.config.call_timeout);
-        let deadline = Instant::now() + timeout;
-        let long_dedup = call.idempotency_key.is_some() || call.request.is_some();
-        // Held to the end: a number that is open keeps the records of all later ones, so calls with a name of their own
-        // (some wait for long) take none.
-        let is_named = call.idempotency_key.is_some() && !planted!("key-ignored");
-        let unnamed = call.request.is_none() && !is_named;
-        let ticket = unnamed.then(|| self.inner.session.open());
-        let drawn = ticket.as_ref().map(|(ticket, floor)| (ticket.request(), *floor));
-        let (request, acked_below) = call.request.or(drawn).unwrap_or_else(|| {
-            let key = call.idempotency_key.as_deref().unwrap_or_default();
-            (idempotent(&call.target, key), 0)
-        });
-        let slot = call.target.slot();
-        let request = CallRequest {
-            request,
-            acked_below,
-            long_dedup,
-            target: call.target,
-            op: call.op,
-            if_active: call.if_active,
-            consistency: call.consistency,
-            chain: call.chain,
-            params: call.params.map(Vec::from),
-            trace: [0; 25],
-            door: call.door,
-        };
+        let deadline = Instant::now() + call.timeout.unwrap_or(self.inner.config.call_timeout);
+        // Held to the end.
+        let (request, _ticket) = self.request_of(call);
         request.check()?;
-        let shard = match self.known_shard(slot) {
-            Some(shard) => shard,
-            // Apart, as everything that is rare: the future of each call would have room for it.
-            None => Box::pin(self.wait_for_shard(slot, deadline)).await?,
-        };
+        let shard = self.shard_of(&request, deadline).await?;
         // Encoded once: every attempt at another node sends the same bytes.
         let mut encoded: Option<Bytes> = None;
         self.route(shard, deadline, |node| {
@@ -250,6 +231,115 @@ impl Router {
             }
         })
         .await
+    }
+
+    /// Carries a raw HTTP request to its actor, with its body if it announces a streamed one, and brings the answer with
+    /// its own. The time limit is for the beginning of the answer.
+    ///
+    /// A request is asked again as any call, under its request id, until somebody has read of its body; then what became of
+    /// it is the caller's to judge.
+    ///
+    /// # Errors
+    /// As [`Router::call`]; what cannot be asked again is [`CallError::Failed`] with the error that applications see.
+    pub async fn exchange(&self, call: RoutedCall, body: Option<Body>) -> Result<Answered, CallError> {
+        let deadline = Instant::now() + call.timeout.unwrap_or(self.inner.config.call_timeout);
+        let (request, _ticket) = self.request_of(call);
+        request.check()?;
+        let shard = self.shard_of(&request, deadline).await?;
+        let offer = body.map(Offer::new);
+        let encoded = encode(&request);
+        self.route(shard, deadline, |node| {
+            let local = self.inner.local.as_ref().filter(|l| l.node() == node).cloned();
+            let (request, encoded, offer) = (request.clone(), encoded.clone(), offer.clone());
+            async move {
+                let answered = match local {
+                    Some(local) => {
+                        let body = offer.as_ref().map(Offer::body);
+                        let answered = local.exchange(request, body, deadline).await;
+                        answered.map_err(Failure::from)
+                    }
+                    None => self.remote_exchange(node, encoded, offer.clone(), deadline).await,
+                };
+                answered.map_err(|failure| match offer {
+                    Some(offer) if offer.is_touched() => {
+                        Failure::from(CallError::Failed(failure.error.into_actor_error()))
+                    }
+                    _ => failure,
+                })
+            }
+        })
+        .await
+    }
+
+    async fn remote_exchange(
+        &self,
+        node: NodeId,
+        request: Bytes,
+        offer: Option<Offer>,
+        deadline: Instant,
+    ) -> Result<Answered, Failure> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let transport = &self.inner.transport;
+        let exchange = transport.exchange(node, kind::HTTP, request, left).await;
+        let exchange = exchange.map_err(|error| self.transport_failure(node, error))?;
+        let silence = exchange.silence();
+        let (out, input) = exchange.split();
+        let perhaps = |reason: String| {
+            Failure::from(CallError::Perhaps {
+                reason: format!("node {node}: {reason}"),
+            })
+        };
+        let head = tokio::select! {
+            biased;
+            head = Wire::new(out, input, offer).head() => head,
+            () = silence => Err("it has been silent for long".into()),
+            () = tokio::time::sleep_until(deadline) => return Err(perhaps("no answer in time".into())),
+        };
+        match head {
+            Ok(outcome) => outcome.map_err(Failure::from),
+            Err(reason) => {
+                self.suspect(node);
+                Err(perhaps(reason))
+            }
+        }
+    }
+
+    /// A call as it travels. The ticket is to be held until its answer is there.
+    fn request_of(&self, call: RoutedCall) -> (CallRequest, Option<Ticket<'_>>) {
+        let long_dedup = call.idempotency_key.is_some() || call.request.is_some();
+        // A number that is open keeps the records of all later ones, so calls with a name of their own (some wait for long)
+        // take none.
+        let is_named = call.idempotency_key.is_some() && !planted!("key-ignored");
+        let unnamed = call.request.is_none() && !is_named;
+        let ticket = unnamed.then(|| self.inner.session.open());
+        let drawn = ticket.as_ref().map(|(ticket, floor)| (ticket.request(), *floor));
+        let (request, acked_below) = call.request.or(drawn).unwrap_or_else(|| {
+            let key = call.idempotency_key.as_deref().unwrap_or_default();
+            (idempotent(&call.target, key), 0)
+        });
+        let request = CallRequest {
+            request,
+            acked_below,
+            long_dedup,
+            target: call.target,
+            op: call.op,
+            if_active: call.if_active,
+            consistency: call.consistency,
+            chain: call.chain,
+            params: call.params.map(Vec::from),
+            trace: [0; 25],
+            door: call.door,
+        };
+        (request, ticket.map(|(ticket, _)| ticket))
+    }
+
+    async fn shard_of(&self, request: &CallRequest, deadline: Instant) -> Result<ShardId, CallError> {
+        let slot = request.target.slot();
+        match self.known_shard(slot) {
+            Some(shard) => Ok(shard),
+            // Apart, as everything that is rare: the future of each call would have room for it.
+            None => Box::pin(self.wait_for_shard(slot, deadline)).await,
+        }
     }
 
     /// Lists actors of one shard.
@@ -552,7 +642,6 @@ fn encode<T: codec::Encode>(value: &T) -> Bytes {
         .into()
 }
 
-/// The request id behind a user's idempotency key: the same actor and key give the same id in every process.
 /// Whether a failure says something about the node that was asked. The caller's own time does not, nor does a full queue:
 /// everybody else would avoid an owner that serves them.
 fn may_be_gone(error: &TransportError) -> bool {
@@ -567,6 +656,7 @@ fn may_be_gone(error: &TransportError) -> bool {
     }
 }
 
+/// The request id behind a user's idempotency key: the same actor and key give the same id in every process.
 fn idempotent(target: &Target, key: &str) -> RequestId {
     let actor = match target {
         Target::Id(id) => id.to_string(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
-use clinch_types::{ActorError, CallMeta, CallOp, CallReply, CreateSpec, Door, Target, code, group, limits};
+use clinch_types::{ActorError, CallError, CallMeta, CallOp, CallReply, CreateSpec, Door, Target, code, group, limits};
 use http::header::{HeaderMap, HeaderName, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderValue, Method};
@@ -212,9 +212,17 @@ pub(crate) fn spec(gateway: &Gateway, create: Create) -> Result<CreateSpec, Http
 
 /// Asks the backend, and answers for it when it does not answer at all.
 pub(crate) async fn call(gateway: &Gateway, call: GatewayCall) -> Result<CallReply, HttpError> {
-    let limit = call.timeout.saturating_add(GRACE);
-    match tokio::time::timeout(limit, gateway.backend.call(call)).await {
-        Ok(reply) => Ok(reply?),
+    in_time(call.timeout, gateway.backend.call(call)).await
+}
+
+/// Waits for a backend that has this time itself.
+pub(crate) async fn in_time<T>(
+    timeout: Duration,
+    answer: impl Future<Output = Result<T, CallError>>,
+) -> Result<T, HttpError> {
+    let limit = timeout.saturating_add(GRACE);
+    match tokio::time::timeout(limit, answer).await {
+        Ok(answer) => Ok(answer?),
         Err(_) => Err(HttpError::guard(
             code::REQUEST_TIMEOUT,
             format!(

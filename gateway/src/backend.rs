@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use clinch_types::{ActorError, ActorId, ActorInfo, CallError, CallOp, CallReply, Door, RegionId, Target};
 
+/// A body that is read as it comes.
+pub use axum::body::Body as StreamBody;
+
 /// A boxed future; the trait is used as `dyn`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -100,6 +103,17 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// Dropping the future means the caller went away; what was sent may still take effect.
     fn call(&self, call: GatewayCall) -> BoxFuture<'_, Result<CallReply, CallError>>;
+
+    /// Carries a raw HTTP request ([`CallOp::Http`]) with its body, if it announces a streamed one, and brings the reply
+    /// with the body of the answer, if that is streamed.
+    ///
+    /// # Errors
+    /// As [`Backend::call`].
+    fn exchange(
+        &self,
+        call: GatewayCall,
+        body: Option<StreamBody>,
+    ) -> BoxFuture<'_, Result<(CallReply, Option<StreamBody>), CallError>>;
 
     /// Random bits, for names that nobody else may draw.
     fn draw(&self) -> u128;

@@ -7,16 +7,13 @@ use http_body_util::BodyExt;
 use tokio::sync::SemaphorePermit;
 
 use crate::error::HttpError;
+use crate::flow::DRAIN_MAX;
 use crate::service::Gateway;
 
 /// Largest body of an action, in bytes: the limit of the reference servers, which clients know.
 pub(crate) const ACTION_MAX: usize = 64 << 10;
 /// Largest body of the manager API, in bytes: an input of 4 MiB in base64, and the fields around it.
 pub(crate) const MANAGER_MAX: usize = 6 << 20;
-/// How much too much is read and dropped before the answer. A client that still sends when the connection closes
-/// sees a reset instead of the answer.
-const DRAIN_MAX: usize = 1 << 20;
-
 /// A body, with the permit that a large one holds while it is in memory.
 pub(crate) struct Whole<'a> {
     pub(crate) bytes: Bytes,

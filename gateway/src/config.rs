@@ -19,7 +19,7 @@ pub struct GatewayConfig {
     /// How long a client may take for the headers of a request, and how long an idle connection stays open.
     /// Default: 30,000.
     pub header_read_timeout_ms: u64,
-    /// How long a client may take for the body of a request that is not streamed. Default: 30,000.
+    /// How long a client may take for the body of a request; of one that is streamed, for each piece. Default: 30,000.
     pub body_read_timeout_ms: u64,
     /// How long requests in flight may take to end once the gateway stops. Default: 10,000.
     pub drain_timeout_ms: u64,
@@ -28,9 +28,10 @@ pub struct GatewayConfig {
     /// Requests in flight at a time over all connections; further ones are answered `actor.overloaded`.
     /// Default: 8,192 (times 64 KiB of body: 512 MiB at worst).
     pub max_in_flight: usize,
-    /// WebSockets open at a time; further ones are closed with `guard.service_unavailable`. Default: 10,000.
+    /// WebSockets and streamed answers open at a time; further ones are refused. Default: 10,000.
     pub max_sockets: usize,
-    /// Bodies above 64 KiB held at a time; further ones are answered `actor.overloaded`. Default: 64 (times 6 MiB).
+    /// Bodies above 64 KiB, or of unknown length, coming in at a time; further ones are answered `actor.overloaded`.
+    /// Default: 64 (times 6 MiB).
     pub max_large_bodies: usize,
     /// Greatest size of all headers of a request, in bytes. Default: 65,536.
     pub max_header_bytes: usize,

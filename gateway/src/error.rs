@@ -106,10 +106,6 @@ impl HttpError {
         Self::new(group::INTERNAL, code::INTERNAL_ERROR, message)
     }
 
-    pub(crate) fn is(&self, group: &str, code: &str) -> bool {
-        self.error.is(group, code)
-    }
-
     /// Whether the actor asked for is not there.
     pub(crate) fn is_missing_actor(&self) -> bool {
         self.error.is(group::ACTOR, code::NOT_FOUND)
@@ -199,6 +195,7 @@ fn status_of(group: &str, code: &str) -> StatusCode {
         ("guard", "request_timeout" | "tunnel_message_timeout" | "gateway_response_start_timeout") => {
             StatusCode::GATEWAY_TIMEOUT
         }
+        ("guard", "answer_lost") => StatusCode::BAD_GATEWAY,
         ("guard", "rate_limit") => StatusCode::TOO_MANY_REQUESTS,
         ("guard", "request_body_too_large") => StatusCode::PAYLOAD_TOO_LARGE,
         ("api" | "inspector", "unauthorized") => StatusCode::UNAUTHORIZED,

@@ -15,6 +15,7 @@ mod cbor;
 mod config;
 mod cors;
 mod error;
+mod flow;
 mod frames;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -33,7 +34,7 @@ mod socket;
 mod tls;
 mod visitors;
 
-pub use backend::{Backend, BoxFuture, GatewayCall, ListQuery, Listing, Scope};
+pub use backend::{Backend, BoxFuture, GatewayCall, ListQuery, Listing, Scope, StreamBody};
 pub use config::{ConfigError, GatewayConfig};
 pub use server::{serve, serve_one};
 pub use service::router;

@@ -1,18 +1,27 @@
-//! `/request/..`: raw HTTP, answered by the actor itself.
+//! `/request/..`: raw HTTP, answered by the actor itself, bodies streamed both ways.
+//!
+//! A short body of known length is taken along whole, so that the request can be asked again when an owner moves; any other
+//! flows from the client to the actor, no faster than the actor reads.
 
-use axum::body::Body;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody as _};
 use axum::extract::Request;
 use axum::response::Response;
-use clinch_types::{CallOp, HttpReply, HttpRequest, code, codec, group, limits};
-use http::StatusCode;
+use clinch_types::{CallOp, HttpBody, HttpReply, HttpRequest, code, codec, group};
 use http::header::{HeaderName, HeaderValue};
+use http::{Extensions, StatusCode};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::action::{self, door, params, trace};
 use crate::address::Address;
-use crate::backend::GatewayCall;
-use crate::body;
+use crate::backend::{GatewayCall, StreamBody};
+use crate::body::{self, ACTION_MAX};
 use crate::error::HttpError;
+use crate::flow::{Flow, Upload};
 use crate::service::Gateway;
+use crate::socket::SocketTasks;
 
 /// Headers that are the connection's, not the actor's.
 const HOP_BY_HOP: [&str; 6] = [
@@ -23,6 +32,8 @@ const HOP_BY_HOP: [&str; 6] = [
     "upgrade",
     "trailer",
 ];
+/// How long an answer may pause while the gateway stops; one that flows has `drain-timeout-ms`.
+const LULL: Duration = Duration::from_millis(500);
 
 pub(crate) async fn answer(
     gateway: &Gateway,
@@ -41,39 +52,83 @@ pub(crate) async fn answer(
         query => format!("{path}?{query}"),
     };
     let (target, token) = action::admit(gateway, &parts.headers, address.who, address.token)?;
-    let body = match body::read(gateway, body, limits::HTTP_BODY_MAX).await {
-        Ok(body) => body,
-        Err(error) if error.is(group::MESSAGE, code::INCOMING_TOO_LONG) => {
-            return Err(HttpError::guard(
-                "request_body_too_large",
-                error.error().message.clone(),
-            ));
+    let length = body.size_hint().exact();
+    let (body, upload) = match length {
+        Some(len) if len <= ACTION_MAX as u64 => {
+            let body = body::read(gateway, body, ACTION_MAX).await?;
+            (HttpBody::Whole(body.bytes.to_vec()), None)
         }
-        Err(error) => return Err(error),
+        _ => {
+            let limit = gateway.config.max_large_bodies;
+            let permit = permit(&gateway.large_bodies, "memory for large requests", limit)?;
+            let patience = gateway.config.body_read_timeout();
+            let upload = Upload::new(Flow::new(body, length, patience, None, permit));
+            (HttpBody::Streamed { length }, Some(upload))
+        }
     };
     let request = HttpRequest {
         method: parts.method.as_str().to_owned(),
         uri,
-        body: body.bytes.to_vec(),
+        body,
     };
-    let op = CallOp::Http(Box::new(request));
     let call = GatewayCall {
         params,
         token,
         trace: trace(&parts.headers),
         door: Some(door(&parts.headers)),
-        ..GatewayCall::new(target, op, gateway.config.call_timeout())
+        ..GatewayCall::new(
+            target,
+            CallOp::Http(Box::new(request)),
+            gateway.config.call_timeout(),
+        )
     };
-    let reply = action::call(gateway, call).await?;
+    let streamed = upload.clone().map(StreamBody::new);
+    let answered = action::in_time(call.timeout, gateway.backend.exchange(call, streamed)).await;
+    let (reply, answer) = match (answered, upload) {
+        (Err(error), Some(upload)) => {
+            upload.drain().await;
+            return Err(error);
+        }
+        (answered, _) => answered?,
+    };
     let reply: HttpReply = codec::decode(&reply.output).map_err(|error| {
         tracing::error!(%error, "the answer of an actor to a request cannot be read");
         HttpError::internal()
     })?;
-    Ok(response(reply))
+    response(gateway, &parts.extensions, reply, answer)
 }
 
-fn response(reply: HttpReply) -> Response {
-    let mut response = Response::new(Body::from(reply.body));
+fn permit(
+    semaphore: &Arc<Semaphore>,
+    what: &str,
+    limit: usize,
+) -> Result<OwnedSemaphorePermit, HttpError> {
+    let permit = semaphore.clone().try_acquire_owned();
+    permit.map_err(|_| HttpError::overloaded(what, limit))
+}
+
+fn response(
+    gateway: &Gateway,
+    extensions: &Extensions,
+    reply: HttpReply,
+    answer: Option<StreamBody>,
+) -> Result<Response, HttpError> {
+    let body = match (reply.body, answer) {
+        (HttpBody::Whole(body), _) => Body::from(body),
+        (HttpBody::Streamed { length }, Some(answer)) => {
+            let limit = gateway.config.max_sockets;
+            let permit = permit(&gateway.sockets, "room for sockets and streamed answers", limit)?;
+            let stop = extensions.get().map(|tasks: &SocketTasks| tasks.stop.clone().cancelled_owned());
+            let stop = stop.unwrap_or_else(|| tokio_util::sync::CancellationToken::new().cancelled_owned());
+            Body::new(Flow::new(answer, length, LULL, Some(stop), permit))
+        }
+        // The second answer to one request: the first had the body.
+        (HttpBody::Streamed { .. }, None) => {
+            let message = "the request took effect; its answer was streamed, and is lost";
+            return Err(HttpError::new(group::GUARD, code::ANSWER_LOST, message.to_owned()));
+        }
+    };
+    let mut response = Response::new(body);
     // Made by the `http` crate at the owner, so both are sound.
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     for (name, value) in reply.headers {
@@ -84,5 +139,5 @@ fn response(reply: HttpReply) -> Response {
             response.headers_mut().append(name, value);
         }
     }
-    response
+    Ok(response)
 }

@@ -238,7 +238,8 @@ impl Connection {
         let limited = tasks.visitor.is_limited();
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             mark.store(true, Ordering::Relaxed);
-            if request.headers().contains_key(http::header::UPGRADE) {
+            let may_last = request.uri().path().contains("/request");
+            if may_last || request.headers().contains_key(http::header::UPGRADE) {
                 request.extensions_mut().insert(tasks.clone());
             }
             if limited {

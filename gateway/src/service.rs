@@ -41,8 +41,8 @@ pub(crate) struct Gateway {
     pub(crate) config: GatewayConfig,
     pub(crate) metrics: RequestMetrics,
     /// Bodies above the size of an action's.
-    pub(crate) large_bodies: Semaphore,
-    /// WebSockets.
+    pub(crate) large_bodies: Arc<Semaphore>,
+    /// WebSockets, and answers that are streamed.
     pub(crate) sockets: Arc<Semaphore>,
     in_flight: Semaphore,
 }
@@ -51,7 +51,7 @@ impl Gateway {
     fn new(backend: Arc<dyn Backend>, config: GatewayConfig) -> Self {
         Self {
             metrics: RequestMetrics::new(),
-            large_bodies: Semaphore::new(config.max_large_bodies),
+            large_bodies: Arc::new(Semaphore::new(config.max_large_bodies)),
             sockets: Arc::new(Semaphore::new(config.max_sockets)),
             in_flight: Semaphore::new(config.max_in_flight),
             backend,

@@ -19,7 +19,7 @@ use crate::doors::{Direct, Door, Gateway, Wire};
 use crate::workload::Calls;
 
 /// Names a program to use instead of the one in the target folder, for instance one with a planted bug.
-pub const PROGRAM_VARIABLE: &str = "CLINCH_PROGRAM";
+pub const PROGRAM_VARIABLE: &str = "TESTED_PROGRAM";
 /// The seed of a run; without it every run has its own.
 pub const SEED_VARIABLE: &str = "CLINCH_SEED";
 /// Time for a cluster to serve after it was started.

@@ -25,7 +25,7 @@ const DURATIONS: [&str; 10] = [
 ];
 
 const KNOWN: &str = "name, version, events(..), vars, durability, reentrant, handle, crate, action_timeout, sleep_after, \
-                     queue_max, state_max, connect_timeout, disconnect_timeout, vars_timeout, background_timeout, create_timeout, on_create_timeout, on_wake_timeout, on_sleep_timeout, on_destroy_timeout";
+                     queue_max, state_max, kv_max, request_body_max, connect_timeout, disconnect_timeout, vars_timeout, background_timeout, create_timeout, on_create_timeout, on_wake_timeout, on_sleep_timeout, on_destroy_timeout";
 
 /// What was written in the attribute.
 pub(crate) struct ActorAttr {
@@ -111,9 +111,9 @@ impl ActorAttr {
                 max.base10_parse::<u32>()?;
                 self.options.push(quote!(__options.queue_max = #max;));
             }
-            "state_max" => {
-                let max = size(&meta.value()?.parse()?)?;
-                self.options.push(quote!(__options.state_max = #max;));
+            "state_max" | "kv_max" | "request_body_max" => {
+                let (field, max) = (meta.path.get_ident(), size(&meta.value()?.parse()?)?);
+                self.options.push(quote!(__options.#field = #max;));
             }
             other if DURATIONS.contains(&other) => {
                 let (field, time) = (meta.path.get_ident(), duration(&meta.value()?.parse()?)?);

@@ -2,6 +2,7 @@
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
+use syn::spanned::Spanned as _;
 use syn::{Path, Type};
 
 use crate::expand::invoke;
@@ -60,9 +61,10 @@ pub(crate) fn hook(name: &str, method: &Method, actor: &Type, krate: &Path) -> O
             let (request, ty) = argument?;
             let span = method.ident.span();
             let reply = quote_spanned!(span=> #krate::__private::HttpAnswer::answer(__value));
+            let asked = quote_spanned!(ty.span()=> <#ty as #krate::__private::HttpAsked>::asked(__request));
             quote! {
                 let __spec = __spec.on_request(|__state, __ctx, __request| ::std::boxed::Box::pin(async move {
-                    let #request: #ty = __request;
+                    let #request: #ty = #asked.await?;
                     let __value = #value;
                     ::core::result::Result::Ok(#reply)
                 }));

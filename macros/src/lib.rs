@@ -26,7 +26,7 @@ use syn::parse_macro_input;
 ///
 /// Arguments of the attribute, all optional: `name = "counter"`, `version = 2`, `events(Count, Reset)`,
 /// `handle = "CounterHandle"`, `action_timeout = "60s"`, `sleep_after = "30s"` (or `"never"`), `queue_max = 1024`,
-/// `state_max = "8MiB"`, `durability = "replicated"` (or `"may lose 10s"`, `"may lose everything"`), `reentrant`,
+/// `state_max = "8MiB"`, `kv_max = "10GiB"`, `request_body_max = "20MiB"`, `durability = "replicated"` (or `"may lose 10s"`, `"may lose everything"`), `reentrant`,
 /// `vars = Cache` (made by `Default` at each start), `vars_timeout`, `background_timeout`, `create_timeout`, `on_create_timeout`, `on_wake_timeout`, `on_sleep_timeout`,
 /// `on_destroy_timeout`, and `crate = "path"` for the crate that the code refers to.
 ///

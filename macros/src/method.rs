@@ -287,7 +287,7 @@ const CONN_SHAPES: [ConnShape; 9] = [
         params: 1..=1,
         waits: true,
         returns: true,
-        text: "async fn on_request(&mut self, c: &Ctx<Self>, request: http::Request<Bytes>) -> http::Response<Bytes>",
+        text: "async fn on_request(&mut self, c: &Ctx<Self>, request: http::Request<Body>) -> http::Response<Body>",
     },
     access(
         "can_subscribe",

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clinch_actor::Registry;
+use clinch_actor::{Body, Registry};
 use clinch_client::{RoutedCall, Router};
-use clinch_gateway::{Backend, BoxFuture, GatewayCall, ListQuery, Listing, Scope};
+use clinch_gateway::{Backend, BoxFuture, GatewayCall, ListQuery, Listing, Scope, StreamBody};
 use clinch_types::{
     ActorError, ActorId, ActorInfo, CallError, CallOp, CallReply, ListRequest, NodeId, RequestId, ShardId,
     Target, code, codec, group, planted,
@@ -108,6 +108,16 @@ impl NodeBackend {
     }
 }
 
+fn routed(call: GatewayCall) -> RoutedCall {
+    RoutedCall {
+        door: call.door,
+        timeout: Some(call.timeout),
+        if_active: call.if_active,
+        params: call.params.map(Into::into),
+        ..RoutedCall::new(call.target, call.op)
+    }
+}
+
 fn parse_cursor(cursor: &str) -> Result<(ShardId, Option<ActorId>), CallError> {
     let bad = || {
         ActorError::new(
@@ -133,13 +143,21 @@ impl Backend for NodeBackend {
             let request = matches!(call.op, CallOp::Poll { .. }).then(|| (RequestId::default(), 0));
             let routed = RoutedCall {
                 request,
-                door: call.door,
-                timeout: Some(call.timeout),
-                if_active: call.if_active,
-                params: call.params.map(Into::into),
-                ..RoutedCall::new(call.target, call.op)
+                ..routed(call)
             };
             self.router.call(routed).await
+        })
+    }
+
+    fn exchange(
+        &self,
+        call: GatewayCall,
+        body: Option<StreamBody>,
+    ) -> BoxFuture<'_, Result<(CallReply, Option<StreamBody>), CallError>> {
+        Box::pin(async move {
+            self.check_namespace(&call).await?;
+            let (reply, answer) = self.router.exchange(routed(call), body.map(Body::new)).await?;
+            Ok((reply, answer.map(StreamBody::new)))
         })
     }
 

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use clinch_client::{BoxFuture, LocalShards, Router};
+use clinch_actor::Body;
+use clinch_client::{Answered, BoxFuture, LocalShards, Router};
 use clinch_storage::GroupId;
-use clinch_transport::{Handler, Inbound, InboundStream, Refusal, RefusalCode};
+use clinch_transport::{Handler, Inbound, InboundExchange, InboundStream, Refusal, RefusalCode};
 use clinch_types::{
     CallError, CallReply, CallRequest, Epoch, Incarnation, ListReply, ListRequest, NodeId, ShardId, codec,
     kind,
@@ -16,13 +17,17 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::control::Control;
-use crate::shard::{ListTo, RaftDesk, ReplyTo, ShardHandle, kinds, respond};
+use crate::exchange;
+use crate::shard::{HttpSeat, ListTo, RaftDesk, ReplyTo, ShardHandle, kinds, respond};
+use crate::tasks::Tasks;
 
 /// Time a call from the network may take when its caller names no deadline.
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(70);
 
 /// The reception of a node. Parts are put in as they come up; what is not there yet is refused politely.
 pub(crate) struct Desk {
+    me: Weak<Self>,
+    tasks: Tasks,
     node: NodeId,
     incarnation: Incarnation,
     parts: RwLock<Parts>,
@@ -38,8 +43,11 @@ struct Parts {
 }
 
 impl Desk {
-    pub(crate) fn new(node: NodeId, incarnation: Incarnation) -> Arc<Self> {
-        Arc::new(Self {
+    /// A reception; `tasks` serve the exchanges.
+    pub(crate) fn new(node: NodeId, incarnation: Incarnation, tasks: Tasks) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            tasks,
             node,
             incarnation,
             parts: RwLock::default(),
@@ -80,7 +88,7 @@ impl Desk {
     }
 
     /// Hands a call to its shard, if that has a replica here.
-    fn route(&self, request: Box<CallRequest>, deadline: Instant, reply: ReplyTo) {
+    pub(crate) fn route(&self, request: Box<CallRequest>, deadline: Instant, reply: ReplyTo) {
         let slot = request.target.slot();
         let map = self.parts.read().router.as_ref().map(Router::routes);
         let Some((map, shard)) = map.and_then(|m| m.shard_of(slot).map(|s| (m, s))) else {
@@ -172,6 +180,13 @@ impl Handler for Desk {
         }
     }
 
+    fn exchange(&self, inbound: InboundExchange) {
+        match (inbound.kind, self.me.upgrade()) {
+            (kind::HTTP, Some(desk)) => self.tasks.spawn_until_stop(exchange::serve(desk, inbound)),
+            (kind, _) => tracing::warn!(kind, from = %inbound.from, "an exchange nobody serves"),
+        }
+    }
+
     fn stream(&self, inbound: InboundStream) {
         match (inbound.kind, self.parts.read().raft.as_ref(), &inbound.from) {
             (kinds::SNAPSHOT, Some(raft), clinch_transport::PeerId::Node(_)) => raft.stream(inbound),
@@ -221,6 +236,20 @@ impl LocalShards for LocalDesk {
         let (tx, rx) = oneshot::channel();
         desk.route(Box::new(request), deadline, ReplyTo::Local(tx));
         Box::pin(async move { wait(rx, deadline).await })
+    }
+
+    fn exchange(
+        &self,
+        request: CallRequest,
+        body: Option<Body>,
+        deadline: Instant,
+    ) -> BoxFuture<'static, Result<Answered, CallError>> {
+        let Some(desk) = self.desk.upgrade() else {
+            return Box::pin(async { Err(stopped(ShardId(0))) });
+        };
+        let (seat, outcome) = HttpSeat::new(body);
+        desk.route(Box::new(request), deadline, ReplyTo::Exchange(Box::new(seat)));
+        Box::pin(async move { wait(outcome, deadline).await })
     }
 
     fn list(

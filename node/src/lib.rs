@@ -37,6 +37,7 @@ mod config;
 mod control;
 mod desk;
 mod embed;
+mod exchange;
 mod metric_names;
 mod node;
 mod seams;
@@ -47,7 +48,7 @@ pub mod simulate;
 mod tasks;
 
 pub use clinch_actor::{
-    Actor, ActorKey, ActorOptions, Any, Call, Conn, ConnId, ConnKind, Connection, Ctx, Durability, Emits,
+    Actor, ActorKey, ActorOptions, Any, Body, BodySender, Call, Conn, ConnId, ConnKind, Connection, Ctx, Durability, Emits,
     Error, Event, Events, FireInfo, Frame, FromKey, IntoKey, Message, MessageId, MissedTick, Origin, Queue,
     QueueHandle, RawHandle, Registry, Result, RunOutcome, RunRecord, ScheduleEntry, ScheduleId, ShardedKey,
     Timing, actor, decode, encode, http, serve_request,

@@ -170,7 +170,7 @@ impl Node {
             None => CertBundle::load(&config.cert_dir, &PeerId::Node(config.node))
                 .with_context(|| format!("certificates in {}", config.cert_dir.display()))?,
         };
-        let desk = Desk::new(config.node, identity.incarnation);
+        let desk = Desk::new(config.node, identity.incarnation, work.clone());
         let transport = Transport::start(
             TransportConfig {
                 rng_seed: simulated.then(|| rng.seed()),

@@ -84,6 +84,51 @@ fn up_survives_the_death_of_a_node_keeps_its_data_and_leaves_no_process() {
     });
 }
 
+/// What is on the wire of one request, up to the end of the connection or `until`.
+fn read_until(socket: &mut std::net::TcpStream, until: &str) -> String {
+    use std::io::Read;
+    let (mut heard, mut bytes) = (String::new(), [0; 4096]);
+    while !heard.contains(until) {
+        match socket.read(&mut bytes) {
+            Ok(read @ 1..) => heard.push_str(&String::from_utf8_lossy(&bytes[..read])),
+            // A connection that is reset has ended, too.
+            Ok(0) | Err(_) => return heard,
+        }
+    }
+    heard
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_whose_owner_is_killed_is_cut_short_and_the_next_owner_answers_anew() {
+    use std::io::Write;
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = LocalCluster::start(options(dir.path())).await.unwrap();
+    cluster.wait_ready(PATIENCE).await.unwrap();
+    let key = clinch_types::Key::new(["k"]).unwrap();
+    let slot = clinch_types::slot_of("default", "rawHttp", &key);
+    let owner = cluster.client().await.unwrap().cluster().router().routes();
+    let shard = owner.shard_of(slot).unwrap();
+    let owner = cluster.owners().await.unwrap()[&shard].expect("every shard has an owner");
+    let other = cluster.nodes().into_iter().find(|node| *node != owner).unwrap();
+    let gateway = cluster.gateways()[&other].replace("http://", "");
+    let ask = |path: &str| {
+        let mut socket = std::net::TcpStream::connect(&gateway).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let query = "rvt-namespace=default&rvt-method=getOrCreate&rvt-runner=r&rvt-key=k";
+        let head = format!("GET /gateway/rawHttp/request/{path}?{query} HTTP/1.1\r\nhost: x\r\n\r\n");
+        socket.write_all(head.as_bytes()).unwrap();
+        socket
+    };
+    let mut ticks = ask("ticks");
+    assert!(read_until(&mut ticks, "data: 2\n\n").contains("text/event-stream"));
+    cluster.kill(owner).await.unwrap();
+    let rest = read_until(&mut ticks, "\r\n0\r\n\r\n");
+    assert!(!rest.contains("\r\n0\r\n\r\n"), "a body that was cut short looks whole: {rest:?}");
+    let anew = read_until(&mut ask("ticks"), "data: 0\n\n");
+    assert!(anew.contains("200 OK"), "{anew}");
+    cluster.stop_all().await;
+}
+
 fn options(dir: &std::path::Path) -> LocalOptions {
     LocalOptions {
         settings: calm(),

@@ -20,7 +20,7 @@ pub struct StorageOptions {
     pub read_bytes_max: u64,
     /// Free segments kept for reuse; more are deleted. Default: 2.
     pub free_segments_max: usize,
-    /// Most keys a checkpoint writes into the state store at once. Default: 2,048.
+    /// Most keys a checkpoint gives to the state store in one call. Default: 2,048.
     pub checkpoint_keys: usize,
     /// Most memory that applied writes may take while they wait for a checkpoint, over all groups, in bytes; applying waits
     /// for it. Default: 128 MiB.

@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::close;
+use crate::exchange::{self, EXCHANGE};
 use crate::inbound::{InboundStream, Side};
 use crate::lane::{ReadEnd, STREAM_VERSION, ServeLane};
 use crate::meters;
@@ -170,7 +171,7 @@ async fn streams(
         tokio::select! {
             stream = connection.accept_bi() => match stream {
                 Ok((send, receive)) => {
-                    let task = serve_class(shared.clone(), connection.clone(), peer.clone(), send, receive);
+                    let task = serve_bidirectional(shared.clone(), connection.clone(), peer.clone(), send, receive);
                     shared.tracker.spawn(task);
                 }
                 Err(error) => return error,
@@ -185,7 +186,22 @@ async fn streams(
     }
 }
 
-async fn serve_class(
+async fn serve_exchange(
+    shared: &Shared,
+    peer: PeerId,
+    send: quinn::SendStream,
+    receive: quinn::RecvStream,
+) {
+    match timeout(PREAMBLE_TIME, exchange::accept(send, receive, peer.clone())).await {
+        Ok(Ok(inbound)) => shared.handler.exchange(inbound),
+        // Dropping both halves has told the peer.
+        Ok(Err(error)) => tracing::warn!(%peer, %error, "exchange refused"),
+        Err(_) => tracing::warn!(%peer, "exchange refused: its header did not come in time"),
+    }
+}
+
+/// Serves a stream of requests, or hands an exchange over.
+async fn serve_bidirectional(
     shared: Arc<Shared>,
     connection: quinn::Connection,
     peer: PeerId,
@@ -197,6 +213,9 @@ async fn serve_class(
         Ok(Ok(())) => {}
         // A stream that ends before it says what it is asks for nothing.
         Ok(Err(_)) | Err(_) => return,
+    }
+    if preamble == [STREAM_VERSION, EXCHANGE] {
+        return serve_exchange(&shared, peer, send, receive).await;
     }
     let class = match preamble {
         [STREAM_VERSION, class] => Class::ALL.get(usize::from(class)).copied(),

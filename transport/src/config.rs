@@ -35,6 +35,9 @@ pub struct TransportConfig {
     pub stream_window: u32,
     /// Snapshot streams one peer may have open towards us. Default: 8.
     pub uni_streams_max: u32,
+    /// Exchanges one peer may have open towards us: raw HTTP requests being answered, server-sent events among them.
+    /// Further ones wait. Each may hold [`Self::stream_window`] bytes per direction. Default: 1024.
+    pub exchanges_max: u32,
     /// Connections accepted at the same time. Default: 4096.
     pub connections_max: usize,
     /// Segmentation offload (GSO): cheaper, but its bursts can be lost behind rate limiters. Default: on.
@@ -63,6 +66,7 @@ impl Default for TransportConfig {
             inbound_max: 16_384,
             stream_window: 256 << 10,
             uni_streams_max: 8,
+            exchanges_max: 1024,
             connections_max: 4096,
             segmentation_offload: true,
             mtu_upper_bound: Some(1452),
@@ -157,13 +161,14 @@ impl TransportConfig {
         }
         let dial_ms = u64::try_from(self.dial_timeout.as_millis()).unwrap_or(u64::MAX);
         // The queue's semaphore counts bytes in a u32; a packet below 1200 bytes is no QUIC packet.
-        let ranges: [(&'static str, u64, u64, u64); 8] = [
+        let ranges: [(&'static str, u64, u64, u64); 9] = [
             ("dial-timeout (ms)", dial_ms, 1, 600_000),
             ("queue-bytes", self.queue_bytes as u64, 4 << 10, 1 << 30),
             ("waiting-max", self.waiting_max as u64, 1, 1 << 20),
             ("pending-max", self.pending_max as u64, 1, 1 << 20),
             ("inbound-max", self.inbound_max as u64, 1, 1 << 20),
             ("stream-window", u64::from(self.stream_window), 16 << 10, 1 << 30),
+            ("exchanges-max", u64::from(self.exchanges_max), 1, 1 << 16),
             ("connections-max", self.connections_max as u64, 1, 1 << 20),
             (
                 "mtu-upper-bound",

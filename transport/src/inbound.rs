@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::lane::ServeLane;
-use crate::{Class, InStream, PeerId, Refusal, RefusalCode};
+use crate::{Class, InStream, InboundExchange, PeerId, Refusal, RefusalCode};
 
 /// W3C trace context as it travels: trace id, parent span id, flags.
 pub type Trace = [u8; 25];
@@ -24,6 +24,11 @@ pub trait Handler: Send + Sync + 'static {
 
     /// A peer opened a stream (a snapshot) and its header arrived.
     fn stream(&self, inbound: InboundStream);
+
+    /// A peer began an exchange and its header arrived. One that is dropped breaks off, in both directions.
+    fn exchange(&self, inbound: InboundExchange) {
+        drop(inbound);
+    }
 
     /// A connection is up, verified in both directions.
     fn peer_up(&self, peer: &PeerId, side: Side) {

@@ -9,6 +9,7 @@ mod close;
 mod config;
 mod dial;
 mod error;
+mod exchange;
 mod frame;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -30,6 +31,7 @@ mod transport;
 
 pub use config::{ConfigError, TransportConfig};
 pub use error::{Dest, Refusal, RefusalCode, StreamError, TransportError};
+pub use exchange::{EXCHANGE_HEADER_MAX, Exchange, InboundExchange};
 pub use identity::{CertBundle, ClusterCa, IdentityError, PeerId};
 pub use inbound::{Handler, Inbound, InboundStream, LocalAnswer, RefuseAll, Responder, Side, Trace};
 pub use lane::Class;

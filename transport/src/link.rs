@@ -57,7 +57,7 @@ impl Link {
     /// For how long nothing has been received, as far as looks at this number can tell: it counts from the first look
     /// that found nothing new. Such a look also sends a datagram that says nothing but must be acknowledged: a peer that
     /// works on a long answer has no other reason to speak.
-    fn silent_for(&self) -> Duration {
+    pub(crate) fn silent_for(&self) -> Duration {
         let received = self.connection.stats().udp_rx.datagrams;
         let mut heard = self.heard.lock();
         if heard.0 != received {

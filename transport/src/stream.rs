@@ -29,6 +29,17 @@ pub struct OutStream {
 }
 
 impl OutStream {
+    /// Around a stream that is open.
+    pub(crate) fn over(stream: quinn::SendStream, peer: PeerId) -> Self {
+        // A stream that was closed under us fails at its first write.
+        let _ = stream.set_priority(crate::lane::STREAM_PRIORITY);
+        Self {
+            stream,
+            peer,
+            finished: false,
+        }
+    }
+
     /// Starts a stream with its header (at most [`STREAM_HEADER_MAX`], checked by the caller).
     pub(crate) async fn start(
         stream: quinn::SendStream,
@@ -36,13 +47,7 @@ impl OutStream {
         kind: u8,
         header: &[u8],
     ) -> Result<Self, StreamError> {
-        // A stream that was closed under us fails at the write below.
-        let _ = stream.set_priority(crate::lane::STREAM_PRIORITY);
-        let mut out = Self {
-            stream,
-            peer,
-            finished: false,
-        };
+        let mut out = Self::over(stream, peer);
         let mut preamble = BytesMut::with_capacity(PREAMBLE_BYTES + header.len());
         preamble.put_u8(STREAM_VERSION);
         preamble.put_u8(kind);
@@ -61,6 +66,15 @@ impl OutStream {
             .write_chunk(bytes)
             .await
             .map_err(|e| broke(&self.peer, e))
+    }
+
+    /// Returns when the receiver wants no more, or is lost. Cancel-safe.
+    pub fn refused(&self) -> impl Future<Output = ()> + Send + 'static {
+        let stopped = self.stream.stopped();
+        async move {
+            // `None`: everything was received, which only the end of a finished stream can say.
+            let _why = stopped.await;
+        }
     }
 
     /// Ends the stream; returns once the receiver's QUIC has every byte (not: once its application has read them).
@@ -98,7 +112,12 @@ pub struct InStream {
 }
 
 impl InStream {
-    /// The next bytes, in order; `None` at the end the sender set.
+    /// Around a stream that is open.
+    pub(crate) fn over(stream: quinn::RecvStream, peer: PeerId) -> Self {
+        Self { stream, peer }
+    }
+
+    /// The next bytes, in order; `None` at the end the sender set. Cancel-safe.
     ///
     /// # Errors
     /// When the sender gave up or the connection is lost.
@@ -114,13 +133,9 @@ impl InStream {
         stream: quinn::RecvStream,
         peer: PeerId,
     ) -> Result<(u8, Bytes, Self), StreamError> {
-        let mut stream = Self { stream, peer };
+        let mut stream = Self::over(stream, peer);
         let mut preamble = [0; PREAMBLE_BYTES];
-        stream
-            .stream
-            .read_exact(&mut preamble)
-            .await
-            .map_err(|e| broke(&stream.peer, e))?;
+        stream.read_exact(&mut preamble).await?;
         let [version, kind, length @ ..] = preamble;
         let len = u32::from_le_bytes(length) as usize;
         if version != STREAM_VERSION {
@@ -133,17 +148,33 @@ impl InStream {
             let reason = format!("stream header of {len} bytes, at most {STREAM_HEADER_MAX} are allowed");
             return Err(broke(&stream.peer, reason));
         }
-        let mut header = vec![0; len];
-        stream
-            .stream
-            .read_exact(&mut header)
+        let header = stream.read_header(len).await?;
+        Ok((kind, header, stream))
+    }
+
+    /// Fills the buffer. Not cancel-safe.
+    pub(crate) async fn read_exact(&mut self, buffer: &mut [u8]) -> Result<(), StreamError> {
+        self.stream
+            .read_exact(buffer)
             .await
-            .map_err(|e| broke(&stream.peer, e))?;
-        Ok((kind, header.into(), stream))
+            .map_err(|e| broke(&self.peer, e))
+    }
+
+    /// Reads `len` bytes, which the caller has checked; room is made as they come. Not cancel-safe.
+    pub(crate) async fn read_header(&mut self, len: usize) -> Result<Bytes, StreamError> {
+        let mut header = BytesMut::new();
+        while header.len() < len {
+            let chunk = self.stream.read_chunk(len - header.len(), true).await;
+            match chunk.map_err(|e| broke(&self.peer, e))? {
+                Some(chunk) => header.extend_from_slice(&chunk.bytes),
+                None => return Err(broke(&self.peer, "it ended inside its header")),
+            }
+        }
+        Ok(header.freeze())
     }
 }
 
-fn broke(peer: &PeerId, reason: impl ToString) -> StreamError {
+pub(crate) fn broke(peer: &PeerId, reason: impl ToString) -> StreamError {
     StreamError {
         peer: peer.to_string(),
         reason: reason.to_string(),

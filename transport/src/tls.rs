@@ -63,7 +63,7 @@ pub(crate) fn configs(config: &TransportConfig, identity: &CertBundle) -> io::Re
         ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(server).map_err(invalid)?));
     let mut settings = quic(config)?;
     settings
-        .max_concurrent_bidi_streams(VarInt::from_u32(Class::ALL.len() as u32))
+        .max_concurrent_bidi_streams(VarInt::from_u32(Class::ALL.len() as u32 + config.exchanges_max))
         .max_concurrent_uni_streams(VarInt::from_u32(config.uni_streams_max));
     server.transport_config(Arc::new(settings));
 
@@ -126,7 +126,8 @@ fn quic(config: &TransportConfig) -> io::Result<Quic> {
     let mut quic = Quic::default();
     let window = VarInt::from_u32(config.stream_window);
     // Large enough that only the streams' own windows ever hold a sender back: one slow stream must not stop others.
-    let streams = Class::ALL.len() as u64 + u64::from(config.uni_streams_max);
+    let streams =
+        Class::ALL.len() as u64 + u64::from(config.uni_streams_max) + u64::from(config.exchanges_max);
     quic.keep_alive_interval(Some(config.keep_alive))
         .max_idle_timeout(Some(config.idle_timeout.try_into().map_err(invalid)?))
         .stream_receive_window(window)

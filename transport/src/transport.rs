@@ -26,8 +26,8 @@ use crate::meters::Meters;
 use crate::peer::Peer;
 use crate::shared::Shared;
 use crate::{
-    CertBundle, Class, Dest, Handler, OutStream, PeerId, STREAM_HEADER_MAX, Sockets, TransportConfig,
-    TransportError, accept, tls,
+    CertBundle, Class, Dest, EXCHANGE_HEADER_MAX, Exchange, Handler, InStream, OutStream, PeerId,
+    STREAM_HEADER_MAX, Sockets, TransportConfig, TransportError, accept, exchange, tls,
 };
 
 /// Peers known by address only; the one not used for longest makes way.
@@ -277,6 +277,43 @@ impl Transport {
                 "no stream within {deadline:?}: too many are open"
             ))),
         }
+    }
+
+    /// Begins an exchange with a node: what is asked is `header` (at most [`EXCHANGE_HEADER_MAX`] bytes). Waits for a
+    /// connection, and while the peer has too many exchanges open, no longer than `deadline`, which the peer is told.
+    ///
+    /// # Errors
+    /// `NotSent` or `TooLarge`; later, each half reports its own end.
+    pub async fn exchange(
+        &self,
+        to: NodeId,
+        kind: u8,
+        header: Bytes,
+        deadline: Duration,
+    ) -> Result<Exchange, TransportError> {
+        check_len(header.len(), EXCHANGE_HEADER_MAX)?;
+        let peer = self.node(to).ok_or_else(|| no_route(to))?;
+        let until = until(Instant::now(), deadline);
+        let link = peer.link(&self.shared, until).await?;
+        let not_sent = |reason: String| TransportError::NotSent {
+            peer: Dest::Node(to),
+            reason,
+        };
+        let opened = timeout_at(until, link.connection().open_bi()).await;
+        let (send, receive) = opened
+            .map_err(|_| not_sent(format!("no exchange within {deadline:?}: too many are open")))?
+            .map_err(|error| not_sent(error.to_string()))?;
+        let mut out = OutStream::over(send, link.peer().clone());
+        let input = InStream::over(receive, link.peer().clone());
+        let preamble = exchange::preamble(kind, until.saturating_duration_since(Instant::now()), &header);
+        // One whose header did not leave whole never reaches the handler.
+        match timeout_at(until, out.write(preamble)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(not_sent(error.reason)),
+            Err(_) => return Err(not_sent(format!("its header did not leave within {deadline:?}"))),
+        }
+        let silence_max = self.shared.config.silence_max;
+        Ok(Exchange::new(out, input, link, silence_max))
     }
 
     async fn connect_and_ask(

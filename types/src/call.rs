@@ -5,7 +5,7 @@
 use bincode::{Decode, Encode};
 
 use crate::{
-    ActorId, ConnId, ConnKind, Door, Epoch, HttpRequest, Key, RegionId, RequestId, ShardId, Slot, Version,
+    ActorId, ConnId, ConnKind, Door, Epoch, HttpBody, HttpRequest, Key, RegionId, RequestId, ShardId, Slot, Version,
     limits, slot_of,
 };
 
@@ -140,7 +140,11 @@ impl CallOp {
             Self::Http(request) => {
                 over("method", request.method.len(), limits::ACTION_NAME_MAX)?;
                 over("path", request.uri.len(), limits::URI_MAX)?;
-                over("body", request.body.len(), limits::HTTP_BODY_MAX)
+                match &request.body {
+                    HttpBody::Whole(body) => over("body", body.len(), limits::HTTP_WHOLE_MAX),
+                    // Its actor says how long it may be.
+                    HttpBody::Streamed { .. } => Ok(()),
+                }
             }
             Self::Action { .. }
             | Self::Resolve

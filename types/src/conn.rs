@@ -98,8 +98,20 @@ pub struct HttpRequest {
     pub method: String,
     /// Path and query inside the actor; begins with `/`.
     pub uri: String,
-    /// The body, whole.
-    pub body: Vec<u8>,
+    /// The body.
+    pub body: HttpBody,
+}
+
+/// A body, or the announcement of one.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum HttpBody {
+    /// All of it.
+    Whole(Vec<u8>),
+    /// It travels beside, on an exchange ([`kind::HTTP`](crate::kind::HTTP)), and can be had once.
+    Streamed {
+        /// Its length in bytes, if that is known before.
+        length: Option<u64>,
+    },
 }
 
 /// An actor's answer to a raw HTTP request: the output of [`CallOp::Http`](crate::CallOp::Http), as
@@ -110,8 +122,8 @@ pub struct HttpReply {
     pub status: u16,
     /// Headers, in order; values may be any bytes that HTTP allows.
     pub headers: Vec<(String, Vec<u8>)>,
-    /// The body, whole.
-    pub body: Vec<u8>,
+    /// The body.
+    pub body: HttpBody,
 }
 
 /// Something for the client at the other end of a connection.
@@ -198,6 +210,16 @@ mod tests {
             b"\x01\x02\x03\x07\x00\x01e\x01\x80\x08\x01\x01\x01x\x09\x02\x0a\x01r"
         );
         assert_eq!(codec::decode::<Polled>(&bytes), Ok(polled));
+        let reply = HttpReply {
+            status: 200,
+            headers: Vec::new(),
+            body: HttpBody::Streamed { length: Some(5) },
+        };
+        let bytes = codec::encode(&reply).unwrap();
+        assert_eq!(bytes, [1, 200, 0, 1, 1, 5]);
+        assert_eq!(codec::decode::<HttpReply>(&bytes), Ok(reply));
+        let whole = codec::encode(&HttpBody::Whole(vec![7])).unwrap();
+        assert_eq!(whole, [1, 0, 1, 7]);
         let reply = ConnReply {
             after: 3,
             output: vec![1],

@@ -64,6 +64,12 @@ pub mod code {
     pub const INCOMING_TOO_LONG: &str = "incoming_too_long";
     /// A reply over its limit.
     pub const OUTGOING_TOO_LONG: &str = "outgoing_too_long";
+    /// The body of a raw request over its limit.
+    pub const REQUEST_BODY_TOO_LARGE: &str = "request_body_too_large";
+    /// A body whose other side went away before its end.
+    pub const BROKEN_OFF: &str = "broken_off";
+    /// The call took effect; its answer was streamed, and is lost.
+    pub const ANSWER_LOST: &str = "answer_lost";
     /// The encoded state is over its limit.
     pub const STATE_TOO_LARGE: &str = "state_too_large";
     /// A message of a durable queue over its limit.

@@ -8,3 +8,5 @@ pub const CALL: u8 = 1;
 pub const LIST: u8 = 2;
 /// Empty → [`crate::RouteMap`].
 pub const ROUTES: u8 = 3;
+/// An exchange: [`crate::CallRequest`] of [`crate::CallOp::Http`] with its body → an answer with its body.
+pub const HTTP: u8 = 4;

@@ -28,6 +28,8 @@ pub const KV_VALUE_MAX: usize = 128 << 10;
 pub const KV_BATCH_KEYS_MAX: usize = 128;
 /// Most bytes (keys and values) in one KV batch.
 pub const KV_BATCH_BYTES_MAX: usize = 976 << 10;
+/// Largest sum of all KV keys and values of one actor, in bytes, unless its `kv_max` says otherwise.
+pub const KV_MAX: usize = 10 << 30;
 /// Longest name of a queue, in bytes.
 pub const QUEUE_NAME_MAX: usize = 128;
 /// Largest message of a durable queue, encoded, in bytes.
@@ -52,8 +54,12 @@ pub const EVENT_NAME_MAX: usize = 128;
 pub const HEADERS_MAX: usize = 16 << 10;
 /// Largest message of a raw WebSocket, in bytes.
 pub const RAW_MESSAGE_MAX: usize = 1 << 20;
-/// Largest body of a raw HTTP request or of its answer, in bytes.
-pub const HTTP_BODY_MAX: usize = 4 << 20;
+/// Largest body of a raw HTTP request, in bytes, unless the actor's `request_body_max` says otherwise.
+pub const HTTP_BODY_MAX: usize = 20 << 20;
+/// Largest body of a raw HTTP request that is read whole into memory, in bytes.
+pub const HTTP_WHOLE_MAX: usize = 4 << 20;
+/// Largest piece of a body that is handed on at once, in bytes.
+pub const HTTP_PIECE_MAX: usize = 64 << 10;
 /// Longest path and query of a raw request, in bytes.
 pub const URI_MAX: usize = 8 << 10;
 /// Calls that may wait for one actor.

@@ -68,12 +68,24 @@ impl Step {
                 let args = with(&["clippy"], &["--all-targets", "--", "-D", "warnings"]);
                 run::cargo(root, &args, &[])?
             }
-            Self::Test if run::has_cargo(root, "nextest") => {
-                let args = with(&["nextest", "run"], &TEST_TARGETS);
-                run::cargo(root, &args, &[])?
+            Self::Test => {
+                let runner: &[_] = match run::has_cargo(root, "nextest") {
+                    true => &["nextest", "run"],
+                    false => &["test"],
+                };
+                // Tests that start processes would have cargo build the program once more, with fewer features.
+                let program = run::program(root, "clinch");
+                run::cargo(
+                    root,
+                    &with(runner, &TEST_TARGETS),
+                    &[("TESTED_PROGRAM", &program)],
+                )?
             }
-            Self::Test => run::cargo(root, &with(&["test"], &TEST_TARGETS), &[])?,
-            Self::Sim => run::cargo(root, &SIM, &[])?,
+            // What the tests were built as, so that nothing is built for it alone.
+            Self::Sim => {
+                run::cargo(root, &with(&["test"], &["--no-run"]), &[])?
+                    && run::built(root, "jepsen-like-tests", &["check"])?
+            }
             Self::Doctest => run::cargo(root, &with(&["test"], &["--doc"]), &[])?,
             Self::Doc => {
                 let args = with(&["doc"], &["--no-deps"]);
@@ -95,21 +107,6 @@ impl Step {
 
 /// All targets cargo tests by itself: naming them would build the examples as tests, and some tests run them as programs.
 const TEST_TARGETS: [&str; 1] = ["--no-fail-fast"];
-
-/// The bounded share of the simulator: fresh seeds, the corpus, and bugs put in on purpose. With the checks that a
-/// release leaves out, so it has a profile of its own.
-const SIM: [&str; 10] = [
-    "run",
-    "--profile",
-    "sim",
-    "--locked",
-    "-p",
-    "jepsen-like-tests",
-    "--features",
-    "planted",
-    "--",
-    "check",
-];
 
 /// What came of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -22,6 +22,24 @@ pub(crate) fn cargo(root: &Path, args: &[&str], env: &[(&str, &str)]) -> Result<
     Ok(status.success())
 }
 
+/// Where cargo puts a program of the workspace that it builds for tests.
+pub(crate) fn program(root: &Path, name: &str) -> String {
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir));
+    target.join("debug").join(name).to_string_lossy().into_owned()
+}
+
+/// Runs a program of the workspace, as it was built last for tests, with its output on ours; whether it succeeded.
+pub(crate) fn built(root: &Path, name: &str, args: &[&str]) -> Result<bool> {
+    let path = program(root, name);
+    let status = Command::new(&path)
+        .args(args)
+        .current_dir(root)
+        .status()
+        .with_context(|| format!("cannot start {path}"))?;
+    Ok(status.success())
+}
+
 /// Whether a cargo subcommand is installed.
 pub(crate) fn has_cargo(root: &Path, subcommand: &str) -> bool {
     Command::new(cargo_path())

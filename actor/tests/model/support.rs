@@ -328,6 +328,10 @@ impl Host for NodeHost {
         Ok(self.0.store.lock().schedules.values().cloned().collect())
     }
 
+    fn settled(&self, _turn: &Arc<Turn>) -> BoxFuture<'static, Result<(), Error>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     fn queue(&self, _actor: ActorId, queue: &str, _committed: bool) -> Result<Vec<Stored>, Error> {
         let store = self.0.store.lock();
         Ok(store

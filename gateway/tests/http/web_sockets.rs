@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::client::{Server, within};
-use crate::support::memory::{Memory, lock};
+use crate::support::memory::{Memory, REQUEST_MAX, lock};
 
 type Socket = WebSocketStream<TcpStream>;
 
@@ -344,7 +344,17 @@ async fn raw_requests_reach_the_actor_with_what_is_theirs() {
     let query = "rvt-namespace=default&x=1&rvt-method=getOrCreate&rvt-runner=r&rvt-key=k&y=2";
     let answer = server.get(&format!("/gateway/counter/request?{query}")).await;
     assert_eq!(answer.body, b"GET /?x=1&y=2 1");
-    let long = vec![b'x'; clinch_types::limits::HTTP_BODY_MAX + 1];
+}
+
+#[tokio::test]
+async fn long_bodies_flow_both_ways_and_what_the_actor_refuses_is_not_read_to_its_end() {
+    let server = Server::start().await;
+    let id = server.actor("counter", "k").await;
+    let line = format!("PUT /gateway/{id}/request/up");
+    let long = vec![b'x'; REQUEST_MAX];
+    let answer = server.send(&line, &[], &long).await;
+    assert_eq!((answer.status, answer.body.len()), (200, REQUEST_MAX));
+    let long = vec![b'x'; REQUEST_MAX + 1];
     let answer = server.send(&line, &[], &long).await;
     answer.is_error(413, "guard/request_body_too_large");
 }

@@ -5,10 +5,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ciborium::Value;
-use clinch_gateway::{Backend, BoxFuture, GatewayCall, ListQuery, Listing, Scope};
+use futures_util::StreamExt as _;
+use clinch_gateway::{Backend, BoxFuture, GatewayCall, ListQuery, Listing, Scope, StreamBody};
 use clinch_types::{
     ActorError, ActorId, ActorInfo, CallError, CallMeta, CallOp, CallReply, ConnId, ConnItem, ConnReply,
-    CreateSpec, Epoch, HttpReply, Key, Polled, RegionId, ShardId, Target, Version, WallMs, code, codec,
+    CreateSpec, Epoch, HttpBody, HttpReply, Key, Polled, RegionId, ShardId, Target, Version, WallMs, code, codec,
     group, slot_of,
 };
 
@@ -18,6 +19,9 @@ use super::actors::{self, Outcome, Turn};
 pub(crate) const NAMESPACES: [&str; 2] = ["default", "other"];
 /// The only token known to a backend made with [`Memory::guarded`]; it allows all in `default` but administration.
 pub(crate) const TOKEN: &str = "secret-token";
+
+/// Longest request body it takes.
+pub(crate) const REQUEST_MAX: usize = 6 << 20;
 
 struct Record {
     info: ActorInfo,
@@ -146,7 +150,7 @@ impl Memory {
                 let reply = HttpReply {
                     status: 418,
                     headers,
-                    body: text.into_bytes(),
+                    body: HttpBody::Whole(text.into_bytes()),
                 };
                 codec::encode(&reply).expect("it fits a frame")
             }
@@ -275,6 +279,38 @@ impl Backend for Memory {
                 tokio::time::sleep(wait).await;
             }
             Ok(reply)
+        })
+    }
+
+    /// Counts what comes, and sends as much back.
+    fn exchange(
+        &self,
+        call: GatewayCall,
+        body: Option<StreamBody>,
+    ) -> BoxFuture<'_, Result<(CallReply, Option<StreamBody>), CallError>> {
+        Box::pin(async move {
+            let answered = self.call(call).await?;
+            let Some(body) = body else {
+                return Ok((answered, None));
+            };
+            let mut pieces = body.into_data_stream();
+            let mut read = 0;
+            while let Some(piece) = pieces.next().await {
+                read += piece.map_err(|error| ActorError::new("message", "broken_off", error.to_string()))?.len();
+                if read > REQUEST_MAX {
+                    let message = format!("at least {read} bytes, at most {REQUEST_MAX} are allowed");
+                    return Err(ActorError::new("guard", "request_body_too_large", message).into());
+                }
+            }
+            let reply = HttpReply {
+                status: 200,
+                headers: Vec::new(),
+                body: HttpBody::Streamed { length: None },
+            };
+            let output = codec::encode(&reply).expect("a short reply");
+            let pieces = (0..read).step_by(1 << 16).map(|_| Ok::<_, ActorError>("x".repeat(1 << 16)));
+            let answer = StreamBody::from_stream(futures_util::stream::iter(pieces));
+            Ok((CallReply { output, ..answered }, Some(answer)))
         })
     }
 

@@ -324,7 +324,7 @@ pub(super) fn tell(summary: &Summary, minutes: f64, faults: &[Fault]) {
         false => format!(" --faults {}", names(faults)),
     };
     println!(
-        "  again: cargo run --profile sim -p jepsen-like-tests -- sim --seed {} --minutes {minutes}{only}",
+        "  again: cargo run -p jepsen-like-tests -- sim --seed {} --minutes {minutes}{only}",
         summary.seed
     );
 }

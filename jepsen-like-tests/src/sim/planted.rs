@@ -208,9 +208,7 @@ pub const BUGS: [Bug; 47] = [
 
 /// Tries the planted bugs.
 #[derive(Debug, Clone, Args)]
-#[command(
-    after_help = "Example: cargo run --profile sim -p jepsen-like-tests --features planted -- planted --third 1"
-)]
+#[command(after_help = "Example: cargo run -p jepsen-like-tests --features planted -- planted --third 1")]
 pub struct PlantedArgs {
     /// Most seeds for a bug that stays unnoticed.
     #[arg(long, default_value_t = 100)]

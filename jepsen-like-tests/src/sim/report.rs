@@ -24,9 +24,7 @@ const HEAD: &str = include_str!("report_head.md");
 
 /// Runs many seeds and all planted bugs, and writes the report.
 #[derive(Debug, Clone, Args)]
-#[command(
-    after_help = "Example: cargo run --profile sim -p jepsen-like-tests --features planted -- report --seeds 1000"
-)]
+#[command(after_help = "Example: cargo run -p jepsen-like-tests --features planted -- report --seeds 1000")]
 pub struct ReportArgs {
     /// Seeds of the sound product.
     #[arg(long, default_value_t = 1000)]

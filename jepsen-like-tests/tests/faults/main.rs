@@ -1,7 +1,7 @@
 //! Faults on real processes: what is promised holds while nodes are killed and paused under load.
 //!
 //! `CLINCH_SEED` repeats a run's choices (not its timing), `CLINCH_KILL_ROUNDS` and `CLINCH_FAILOVER_KILLS` make it
-//! longer, `CLINCH_PROGRAM` tries another program.
+//! longer, `TESTED_PROGRAM` tries another program.
 //! Not seen here: what a lying disk loses. `kill -9` leaves the page cache, so a write that was never synced survives
 //! it; only a power cut (simulated, or of a file system) shows that.
 

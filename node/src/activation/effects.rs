@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use clinch_actor::{Effects, Error, QueueOp, RunOutcome, Turn, UpdateState};
+use clinch_actor::{Effects, Error, QueueOp, RunOutcome, Turn, UpdateState, Visit};
 use clinch_types::{ActorId, CallReply, RequestId, Version, code, codec, fp, group, limits, planted};
 use tokio::sync::oneshot;
 
@@ -45,7 +45,9 @@ impl Owner {
         };
         let wrote = self.pipeline.turns();
         match running {
-            Running::Action { open } | Running::Request { open } => {
+            Running::Action { open } => self.commit_action(id, open, state, effects, output),
+            Running::Request { mut open } => {
+                open.reply.put_answer(turn.visit().and_then(Visit::take_answer));
                 self.commit_action(id, open, state, effects, output);
             }
             Running::Connect { open, seat } => {

@@ -197,6 +197,12 @@ impl Host for ShardHost {
         self.context.registry.data_of(type_id)
     }
 
+    fn settled(&self, turn: &Arc<Turn>) -> BoxFuture<'static, Result<(), Error>> {
+        let turn = turn.clone();
+        let settled = self.ask(|done| Internal::Settled { turn, done });
+        Box::pin(async { settled.await.map(drop) })
+    }
+
     fn with_state(
         &self,
         actor: ActorId,

@@ -237,9 +237,10 @@ impl Owner {
         let actor_type = slot.actor_type.clone();
         let caller = open.caller.take().unwrap_or_default();
         let seat = passing(&open, &caller);
+        let body = open.reply.take_body();
         let inner: Inner = {
             let actor_type = actor_type.clone();
-            Box::new(move |state, turn| actor_type.request(state, turn, request))
+            Box::new(move |state, turn| actor_type.request(state, turn, request, body))
         };
         let visit = Visit::new(caller.door, None);
         self.launch_visit(id, open, visit, seat, inner, |open| Running::Request { open });

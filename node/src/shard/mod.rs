@@ -25,7 +25,8 @@ pub(crate) mod vigil;
 
 use std::sync::Arc;
 
-use clinch_actor::{Error, Spawn, Turn};
+use clinch_actor::{Body, Error, Spawn, Turn};
+use clinch_client::Answered;
 use clinch_transport::Inbound;
 use clinch_types::{
     CallError, CallReply, CallRequest, ConnId, ListReply, ListRequest, NodeId, RequestId, ShardId, codec,
@@ -50,6 +51,28 @@ pub(crate) enum ReplyTo {
     Local(oneshot::Sender<Result<CallReply, CallError>>),
     /// To a gateway, that tells it over a connection.
     Conn(ConnId, Box<ReplyTo>),
+    /// To whoever sent a raw HTTP request, with bodies beside it.
+    Exchange(Box<HttpSeat>),
+}
+
+/// The other end of a raw HTTP request: gives its body, and takes the answer with its own.
+pub(crate) struct HttpSeat {
+    body: Option<Body>,
+    answer: Option<Body>,
+    reply: oneshot::Sender<Result<Answered, CallError>>,
+}
+
+impl HttpSeat {
+    /// A seat for a request with this streamed body, and where its answer appears.
+    pub(crate) fn new(body: Option<Body>) -> (Self, oneshot::Receiver<Result<Answered, CallError>>) {
+        let (reply, outcome) = oneshot::channel();
+        let seat = Self {
+            body,
+            answer: None,
+            reply,
+        };
+        (seat, outcome)
+    }
 }
 
 impl ReplyTo {
@@ -67,6 +90,25 @@ impl ReplyTo {
             // The caller may be gone; what was committed stands.
             Self::Local(sender) => drop(sender.send(result)),
             Self::Conn(_, inner) => inner.send(result),
+            Self::Exchange(seat) => {
+                let HttpSeat { answer, reply, .. } = *seat;
+                drop(reply.send(result.map(|result| (result, answer))));
+            }
+        }
+    }
+
+    /// The streamed body of a raw request, once.
+    pub(crate) fn take_body(&mut self) -> Option<Body> {
+        match self {
+            Self::Exchange(seat) => seat.body.take(),
+            Self::Remote(_) | Self::Local(_) | Self::Conn(..) => None,
+        }
+    }
+
+    /// The body that goes with the answer, if that is streamed. Elsewhere than on an exchange it is let go.
+    pub(crate) fn put_answer(&mut self, body: Option<Body>) {
+        if let Self::Exchange(seat) = self {
+            seat.answer = body;
         }
     }
 }

@@ -38,6 +38,11 @@ pub(crate) enum Internal {
         work: UpdateState,
         done: oneshot::Sender<Result<Box<dyn std::any::Any + Send>, Error>>,
     },
+    /// Work beside the turns waits until what its actor has executed is committed.
+    Settled {
+        turn: Arc<Turn>,
+        done: oneshot::Sender<Result<Box<dyn std::any::Any + Send>, Error>>,
+    },
 }
 
 /// The shard of one epoch.
@@ -389,6 +394,15 @@ impl Owner {
                 work,
                 done,
             } => (actor, turn.life.clone(), Work::Update { turn, work, done }),
+            Internal::Settled { turn, done } => {
+                // Of another life: the answer's sender is dropped, which tells the work.
+                let slot = self.slots.get(&turn.actor.id);
+                if let Some(slot) = slot.filter(|slot| Arc::ptr_eq(&slot.life, &turn.life)) {
+                    let value = Box::new(());
+                    self.pipeline.read(slot.last_seq, Release::Update { done, value });
+                }
+                return;
+            }
         };
         // An interleaved action keeps its actor awake, so a missing slot means it was destroyed meanwhile; another life,
         // that the action is one of an ownership that has ended.

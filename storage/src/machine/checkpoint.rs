@@ -1,9 +1,7 @@
 //! Checkpoints: what has been applied goes into the state store, and only then may the log forget it.
 //!
-//! Invariant: the record of how far a group is travels in the batch that brings it there. A checkpoint of more keys
-//! than one batch should hold is written in several; all but the last say that the store is fuzzy up to the new
-//! index, and a crash in between is healed by replaying the log, like a snapshot taken during writes. (One huge
-//! batch would stop every reader of the store for as long as it takes.)
+//! Invariant: before its first key is written, the store says that the group is fuzzy up to the new index, and that it is
+//! there only after the last one. A crash in between is healed by replaying the log, like a snapshot taken during writes.
 
 use std::io;
 use std::sync::Arc;
@@ -58,18 +56,18 @@ fn write_generation(
 ) -> io::Result<()> {
     let fuzzy_end = new.index().max(old.fuzzy_end).max(new.fuzzy_end);
     let fuzzy = Applied { fuzzy_end, ..old };
-    let mut batch: Vec<KeyWrite> = Vec::with_capacity(generation.len().min(keys_max) + 1);
+    let mut writes = vec![record(cell, &fuzzy)?];
+    fp!("checkpoint.before_write");
     for (key, held) in generation {
-        if batch.len() == keys_max {
-            batch.push(record(cell, &fuzzy)?);
-            cell.store.apply(std::mem::take(&mut batch))?;
+        if writes.len() >= keys_max {
+            cell.store.apply(std::mem::take(&mut writes))?;
             fp!("checkpoint.part_written");
         }
-        batch.push((keys::data(cell.group, key), held.value.clone()));
+        writes.push((keys::data(cell.group, key), held.value.clone()));
     }
-    batch.push(record(cell, new)?);
-    fp!("checkpoint.before_write");
-    cell.store.apply(batch)?;
+    cell.store.apply(writes)?;
+    fp!("checkpoint.keys_written");
+    cell.store.apply(vec![record(cell, new)?])?;
     fp!("checkpoint.after_write");
     Ok(())
 }

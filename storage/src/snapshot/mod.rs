@@ -258,10 +258,10 @@ fn wipe_some(cell: &Cell) -> io::Result<bool> {
         .store
         .scan(keys::as_slice(&low), keys::as_slice(&high), BATCH_KEYS, false)?;
     let done = found.len() < BATCH_KEYS;
-    let mut batch: Vec<KeyWrite> = found.into_iter().map(|(key, _)| (key, None)).collect();
-    // Without this record nobody can take a half-replaced state for a whole one.
-    batch.push((keys::applied(cell.group), None));
-    cell.store.apply(batch)?;
+    // First of all: without this record nobody can take a half-replaced state for a whole one.
+    let mut writes: Vec<KeyWrite> = vec![(keys::applied(cell.group), None)];
+    writes.extend(found.into_iter().map(|(key, _)| (key, None)));
+    cell.store.apply(writes)?;
     Ok(done)
 }
 

@@ -1,7 +1,8 @@
 //! An ordered map made durable on the Disk seam: the [`StateStore`] of the simulator.
 //!
-//! Invariant: the file is a sequence of whole batches, each with its checksum; what follows the first bad one was
-//! never flushed and is cut. When most of the file is history, it is rewritten and renamed into place.
+//! Invariant: the file is a sequence of records, each a write (after a rewrite: all that is there) with its checksum; what
+//! follows the first bad one was never flushed and is cut. When most of the file is history, it is rewritten and renamed
+//! into place.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +19,7 @@ use crate::disk::{Disk, DiskFile, dir_of, read_all};
 use crate::wire::le_u32;
 
 const NAME: &str = "state.map";
-/// Length, then checksum, before each batch.
+/// Length, then checksum, before each record.
 const HEAD: usize = 8;
 /// Below this size the file is never rewritten.
 const REWRITE_MIN: u64 = 1 << 20;
@@ -55,7 +56,7 @@ impl DiskStore {
         let bytes = Bytes::from(read_all(&*file)?);
         let mut map = BTreeMap::new();
         let mut at = 0;
-        while let Some((writes, len)) = read_batch(&bytes.slice(at..)) {
+        while let Some((writes, len)) = read_record(&bytes.slice(at..)) {
             apply_map(&mut map, writes);
             at += len;
         }
@@ -77,12 +78,12 @@ impl DiskStore {
     }
 }
 
-fn read_batch(bytes: &Bytes) -> Option<(Vec<KeyWrite>, usize)> {
+fn read_record(bytes: &Bytes) -> Option<(Vec<KeyWrite>, usize)> {
     if bytes.len() < HEAD {
         return None;
     }
     let len = le_u32(bytes, 0) as usize;
-    if bytes.len() - HEAD < len || crc32c::crc32c(&bytes[HEAD..HEAD + len]) != le_u32(bytes, 4) {
+    if bytes.len() - HEAD < len || checksum(&bytes[..4], &bytes[HEAD..HEAD + len]) != le_u32(bytes, 4) {
         return None;
     }
     let mut body = bytes.slice(HEAD..HEAD + len);
@@ -99,7 +100,7 @@ fn read_batch(bytes: &Bytes) -> Option<(Vec<KeyWrite>, usize)> {
     body.is_empty().then_some((writes, HEAD + len))
 }
 
-fn encode_batch<'a>(writes: impl Iterator<Item = (&'a Bytes, Option<&'a Bytes>)>) -> Vec<u8> {
+fn encode_record<'a>(writes: impl Iterator<Item = (&'a Bytes, Option<&'a Bytes>)>) -> Vec<u8> {
     let mut out = vec![0; HEAD];
     for (key, value) in writes {
         out.extend_from_slice(&(key.len() as u32).to_le_bytes());
@@ -107,15 +108,21 @@ fn encode_batch<'a>(writes: impl Iterator<Item = (&'a Bytes, Option<&'a Bytes>)>
         out.extend_from_slice(key);
         out.extend_from_slice(value.map_or(&[], |v| &v[..]));
     }
-    let (len, crc) = ((out.len() - HEAD) as u32, crc32c::crc32c(&out[HEAD..]));
-    out[..4].copy_from_slice(&len.to_le_bytes());
+    let len = ((out.len() - HEAD) as u32).to_le_bytes();
+    let crc = checksum(&len, &out[HEAD..]);
+    out[..4].copy_from_slice(&len);
     out[4..8].copy_from_slice(&crc.to_le_bytes());
     out
 }
 
+/// Of the length as well: else zeros, which a write that was lost leaves behind, would be an empty record.
+fn checksum(len: &[u8], body: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(len), body)
+}
+
 impl Inner {
     fn rewrite(&mut self, disk: &dyn Disk) -> io::Result<()> {
-        let bytes = encode_batch(self.map.iter().map(|(k, v)| (k, Some(v))));
+        let bytes = encode_record(self.map.iter().map(|(k, v)| (k, Some(v))));
         crate::disk::replace(disk, NAME, &bytes)?;
         self.file = disk.open(NAME, false)?;
         self.len = bytes.len() as u64;
@@ -141,7 +148,10 @@ impl StateStore for DiskStore {
 
     fn apply(&self, writes: Vec<KeyWrite>) -> io::Result<()> {
         let mut inner = self.inner.lock();
-        let bytes = encode_batch(writes.iter().map(|(k, v)| (k, v.as_ref())));
+        let records = writes
+            .iter()
+            .map(|(key, value)| encode_record(std::iter::once((key, value.as_ref()))));
+        let bytes = records.collect::<Vec<_>>().concat();
         inner.file.write_at(inner.len, &bytes)?;
         inner.len += bytes.len() as u64;
         apply_map(&mut inner.map, writes);

@@ -1,8 +1,8 @@
 //! The StateStore seam: an ordered map that survives a crash, if not the last moments before it.
 //!
-//! Invariant, held by one contract suite over all implementations: a batch is applied as a whole or not at all;
-//! after [`StateStore::flush`] everything applied before survives power loss; without it, what survives is a state
-//! after some earlier batch.
+//! Invariant, held by one contract suite over all implementations: writes happen one after the other, and readers are not
+//! held up by them; after [`StateStore::flush`] everything applied before survives power loss; without it, what survives is
+//! the state after some earlier write, which may be one in the middle of a call.
 //! Not here: which keys there are (`machine::keys`). The store is a checkpoint of the log, never the truth.
 
 #[cfg(any(test, feature = "test-util"))]
@@ -36,7 +36,7 @@ pub trait StateStore: Send + Sync + fmt::Debug + 'static {
         limit: usize,
         reverse: bool,
     ) -> io::Result<Vec<(Bytes, Bytes)>>;
-    /// Applies writes, in order, as one.
+    /// Applies writes, in order, each for itself.
     fn apply(&self, writes: Vec<KeyWrite>) -> io::Result<()>;
     /// Makes everything applied so far durable.
     fn flush(&self) -> io::Result<()>;

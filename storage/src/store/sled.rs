@@ -27,11 +27,6 @@ const BLOBS: &str = "blobs";
 /// The tree that holds everything: a batch is atomic within one tree only.
 const TREE: &str = "state";
 
-/// Rounds of the garbage collector after each batch: two until what it left may be freed, and two more.
-const FREE_ROUNDS: usize = 4;
-/// Keys for which there is one round more; it frees 512 pieces, of which a key leaves up to three.
-const FREE_KEYS: usize = 128;
-
 /// How often, and how long apart, to try again while an earlier database of this process is going away.
 const LOCK_TRIES: u32 = 200;
 const LOCK_WAIT: Duration = Duration::from_millis(10);
@@ -182,17 +177,6 @@ fn guarded<T>(what: &str, run: impl FnOnce() -> sled::Result<T>) -> io::Result<T
     }
 }
 
-/// Frees what a batch of so many keys has replaced.
-///
-/// sled leaves the old page of each write to its garbage collector (crossbeam's, one for the whole process), which looks at
-/// 512 pieces every 128 calls: enough for single writes. Batches leave far more behind with each call, which then stays in
-/// memory, about 2 KiB a key.
-fn free_replaced(keys: usize) {
-    for _ in 0..FREE_ROUNDS + keys / FREE_KEYS {
-        crossbeam_epoch::pin().flush();
-    }
-}
-
 impl StateStore for SledStore {
     fn get(&self, key: &[u8]) -> io::Result<Option<Bytes>> {
         let value = guarded("get", || self.tree.get(key))?;
@@ -222,17 +206,17 @@ impl StateStore for SledStore {
         })
     }
 
+    /// Never as one of sled's batches: a batch holds up every reader of the process until its last key is written, and
+    /// from the first one on each read takes a lock that all share. Single writes also give sled's garbage collector the
+    /// calls it needs to keep up (see docs/decisions/018).
     fn apply(&self, writes: Vec<KeyWrite>) -> io::Result<()> {
-        let (mut batch, keys) = (sled::Batch::default(), writes.len());
-        for (key, value) in writes {
-            match value {
-                Some(value) => batch.insert(&key[..], &value[..]),
-                None => batch.remove(&key[..]),
-            }
-        }
         guarded("apply", || {
-            self.tree.apply_batch(batch)?;
-            free_replaced(keys);
+            for (key, value) in writes {
+                match value {
+                    Some(value) => self.tree.insert(&key[..], &value[..])?,
+                    None => self.tree.remove(&key[..])?,
+                };
+            }
             Ok(())
         })
     }

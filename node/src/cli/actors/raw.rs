@@ -1,10 +1,11 @@
 //! Actors that speak HTTP and WebSocket themselves.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use clinch_actor::http::{Method, Request, Response, StatusCode, header};
-use clinch_actor::{Any, Conn, Ctx, Error, Frame};
+use clinch_actor::{Any, Body, Conn, Ctx, Error, Frame};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -67,6 +68,18 @@ fn counted(query: &str) -> Result<Response<Bytes>, Error> {
     answer(StatusCode::OK, "application/octet-stream", bytes)
 }
 
+/// Server-sent events without end, twenty a second.
+fn ticks() -> Result<Response<Body>, Error> {
+    let events = futures_util::stream::unfold(0_u64, |number| async move {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        Some((Ok::<_, Error>(format!("data: {number}\n\n")), number + 1))
+    });
+    Response::builder()
+        .header(header::CONTENT_TYPE, "text/event-stream")
+        .body(Body::from_stream(events))
+        .map_err(Error::internal)
+}
+
 fn status_of(text: &str) -> Result<Response<Bytes>, Error> {
     let status = text.parse().ok().and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.ok_or_else(|| Error::user("no_status", format!("{text:?} is no status")))?;
@@ -85,9 +98,12 @@ impl RawHttp {
     }
 
     #[hook]
-    fn on_request(&mut self, c: &Ctx<Self>, request: Request<Bytes>) -> Result<Response<Bytes>, Error> {
+    fn on_request(&mut self, c: &Ctx<Self>, request: Request<Bytes>) -> Result<Response<Body>, Error> {
         let path = request.uri().path();
-        match path {
+        if path == "/ticks" {
+            return ticks();
+        }
+        let answered = match path {
             "/throw-user" => Err(Error::user("nope", "nope").with("a", 1)),
             "/throw-internal" => Err(Error::internal("secret stack")),
             "/hits" => json_of(&json!({ "hits": self.hits })),
@@ -99,7 +115,8 @@ impl RawHttp {
             path if path.starts_with("/status/") => status_of(&path["/status/".len()..]),
             path if path == "/" || path.starts_with("/echo") => json_of(&echo(c, &request)?),
             _ => answer(StatusCode::NOT_FOUND, "text/plain", "no such route"),
-        }
+        };
+        answered.map(|response| response.map(Body::from))
     }
 
     #[action]
