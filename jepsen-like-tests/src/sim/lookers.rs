@@ -74,7 +74,7 @@ impl Looker {
             if answer.outcome == Outcome::Fail {
                 refused.insert(key);
             }
-            let pause = self.rng.random_range(1..8);
+            let pause = self.rng.random_range(3..15);
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
     }

@@ -45,7 +45,7 @@ const fn real(name: &'static str, what: &'static str) -> Bug {
 }
 
 /// All of them.
-pub const BUGS: [Bug; 47] = [
+pub const BUGS: [Bug; 48] = [
     bug(
         "stale-read",
         "reads are answered without a lease or a round of the quorum",
@@ -172,6 +172,10 @@ pub const BUGS: [Bug; 47] = [
     real(
         "snapshot-awaited",
         "a snapshot that was lost with the node it was sent to is waited for, instead of being sent again",
+    ),
+    real(
+        "snapshot-unready",
+        "a snapshot asked of a replica that is just installing one is an error, which ends the replica until the next start",
     ),
     real(
         "snapshot-by-packet",

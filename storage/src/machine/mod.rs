@@ -158,12 +158,18 @@ impl RaftSnapshotBuilder<TypeConfig> for GroupSnapshotBuilder {
             let idle = cell.idle.notified();
             let busy = {
                 let mut state = cell.state.write();
-                cell.check(&state)?;
-                let current = state.applied == state.flushed;
-                let too_much =
-                    state.overlay.keys() > INLINE_CHECKPOINT_KEYS && state.flushed.log_id.is_some();
-                if current || too_much || planted!("purge-early") {
-                    return Ok(cell.snapshot(&mut state));
+                // An install is waited for, too: an error here would end the group's replica until the next start.
+                let installing = state.phase == Phase::Installing && !planted!("snapshot-unready");
+                if installing {
+                    cell.poison.check()?;
+                } else {
+                    cell.check(&state)?;
+                    let current = state.applied == state.flushed;
+                    let too_much =
+                        state.overlay.keys() > INLINE_CHECKPOINT_KEYS && state.flushed.log_id.is_some();
+                    if current || too_much || planted!("purge-early") {
+                        return Ok(cell.snapshot(&mut state));
+                    }
                 }
                 state.phase != Phase::Idle
             };

@@ -110,6 +110,7 @@ pub(crate) async fn install(
     let purged = core.log.purged(cell.group);
     if before == Phase::Lost && meta.last_log_id < purged {
         cell.state.write().phase = before;
+        cell.idle.notify_waiters();
         let text = format!(
             "group {}: the log starts after {purged:?}, a newer snapshot is needed",
             cell.group

@@ -316,6 +316,31 @@ async fn an_install_cut_short_anywhere_is_redone_at_the_next_start() {
     assert!(redone > 10 && old > 2, "{redone} redone, {old} not begun");
 }
 
+/// An error would end the group's replica: whoever wants a snapshot in the middle of an install gets one of its end.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_asked_for_during_an_install_waits_for_it() {
+    let (from, to) = (SimDisk::new(1), SimDisk::new(2));
+    let source = on(&from);
+    let (_, mut leader, _) = source.group(A).unwrap();
+    apply(&mut leader, (0..20).map(churn).collect()).await.unwrap();
+    let snapshot = build(&mut leader).await;
+    let meta = snapshot.meta.clone();
+    let target = on(&to);
+    let (_, mut machine, reader) = target.group(A).unwrap();
+    apply(&mut machine, vec![put(1, 0, &[("old", Some("state"))])])
+        .await
+        .unwrap();
+    let data = receive(&target, &meta, &chunks(snapshot.snapshot));
+    let mut builder = machine.get_snapshot_builder().await;
+    let wanted = async {
+        assert!(reader.get(b"old").is_err(), "the install has not begun");
+        builder.build_snapshot().await
+    };
+    let (installed, built) = tokio::join!(machine.install_snapshot(&meta, data), wanted);
+    installed.unwrap();
+    assert_eq!(built.unwrap().meta.last_log_id, meta.last_log_id);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_file_that_rots_during_an_install_leaves_a_group_to_be_rebuilt() {
     let (from, to) = (SimDisk::new(1), SimDisk::new(2));

@@ -12,7 +12,7 @@ use crate::sim::Fault;
 /// Where an owner has nothing left to do but to name its successor.
 const PARTING: &str = "shard.before_transfer";
 /// Longest time for which a node that was led astray is looked at more closely.
-const SUSPECT_MAX: Duration = Duration::from_secs(3);
+const SUSPECT_MAX: Duration = Duration::from_millis(2200);
 
 impl Nemesis {
     /// Looked at more closely from now on.
