@@ -11,7 +11,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    ActionInfo, ActionKind, ActorOptions, Any, Args, Body, BoxFuture, Conn, Ctx, Error, Frame, Hook, RawHandle,
+    ActionInfo, ActionKind, ActorOptions, Any, Args, Body, BoxFuture, Conn, Ctx, Error, Frame, Hook,
+    RawHandle,
 };
 
 /// A durable, addressable object. The value is its persisted state.

@@ -147,7 +147,14 @@ impl Body {
         match self.length() {
             Some(len) if len > max as u64 => Err(over(len, "", max)),
             Some(_) => Ok(self),
-            None => Ok(Self(Inner::Pieces(Limited { body: self, read: 0, max }.boxed_unsync()))),
+            None => Ok(Self(Inner::Pieces(
+                Limited {
+                    body: self,
+                    read: 0,
+                    max,
+                }
+                .boxed_unsync(),
+            ))),
         }
     }
 }
@@ -178,10 +185,7 @@ impl HttpBody for Body {
     type Data = Bytes;
     type Error = Error;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match &mut self.get_mut().0 {
             Inner::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Inner::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
@@ -320,7 +324,13 @@ mod tests {
         assert!(body.next().await.is_none());
         let (sender, mut body) = Body::channel();
         drop(sender);
-        assert!(body.next().await.unwrap().unwrap_err().is("message", "broken_off"));
+        assert!(
+            body.next()
+                .await
+                .unwrap()
+                .unwrap_err()
+                .is("message", "broken_off")
+        );
         assert!(body.next().await.is_none());
         let (sender, body) = Body::channel();
         drop(body);
@@ -330,14 +340,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_limit_holds_whether_the_length_is_known_or_not() {
-        assert_eq!(Body::from("abc").limited(3).unwrap().whole(9).await.unwrap(), "abc");
+        assert_eq!(
+            Body::from("abc").limited(3).unwrap().whole(9).await.unwrap(),
+            "abc"
+        );
         let error = Body::from("abcd").limited(3).unwrap_err();
         assert!(error.is("guard", "request_body_too_large"), "{error}");
         assert!(error.message().contains("4 bytes, at most 3"), "{error}");
         let pieces = |texts: &'static [&'static str]| {
-            Body::from_stream(futures_util::stream::iter(texts.iter().map(|t| Ok::<_, Error>(*t))))
+            Body::from_stream(futures_util::stream::iter(
+                texts.iter().map(|t| Ok::<_, Error>(*t)),
+            ))
         };
-        assert_eq!(pieces(&["ab", "c"]).limited(3).unwrap().whole(9).await.unwrap(), "abc");
+        assert_eq!(
+            pieces(&["ab", "c"]).limited(3).unwrap().whole(9).await.unwrap(),
+            "abc"
+        );
         let mut over = pieces(&["ab", "cd"]).limited(3).unwrap();
         assert_eq!(over.next().await.unwrap().unwrap(), "ab");
         let error = over.next().await.unwrap().unwrap_err();

@@ -25,6 +25,8 @@ use crate::{Actor, BoxFuture, Caller, EmittedBy, Error, Event, OutgoingCall, Raw
 
 /// How long a question for events may take: the owner answers within ten seconds, and may move meanwhile.
 const POLL_MAX: Duration = Duration::from_secs(25);
+/// When an answer to it is late: whoever asks how the connection is, hears of it.
+const LATE: Duration = Duration::from_secs(12);
 /// Pause before a failed question is asked again.
 const POLL_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection outlives an owner that cannot be found.
@@ -108,6 +110,18 @@ impl Readers {
     }
 }
 
+/// How a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ConnStatus {
+    /// The actor's owner answers.
+    #[default]
+    Connected,
+    /// Nobody answers for the actor: its owner is looked for. Events that it sends meanwhile come afterwards.
+    Reconnecting,
+    /// It is over; [`Connection::ended`] says why.
+    Ended,
+}
+
 struct Shared {
     caller: Arc<dyn Caller>,
     actor: ActorId,
@@ -116,6 +130,7 @@ struct Shared {
     /// Subscriptions change one after the other: calls may overtake each other.
     subscribing: tokio::sync::Mutex<()>,
     progress: watch::Sender<Progress>,
+    status: watch::Sender<ConnStatus>,
 }
 
 impl<A: Actor> Connection<A> {
@@ -135,6 +150,7 @@ impl<A: Actor> Connection<A> {
             readers: Mutex::default(),
             subscribing: tokio::sync::Mutex::default(),
             progress: watch::Sender::new(Progress::default()),
+            status: watch::Sender::default(),
         });
         let (open, closed) = oneshot::channel();
         tokio::spawn(follow(shared.clone(), closed));
@@ -168,6 +184,11 @@ impl<A: Actor> Connection<A> {
             received,
             event: PhantomData,
         })
+    }
+
+    /// How it is, now and from now on.
+    pub fn status(&self) -> watch::Receiver<ConnStatus> {
+        self.shared.status.subscribe()
     }
 
     /// Waits for the end of the connection and tells its reason.
@@ -244,18 +265,32 @@ impl Shared {
         let begun = Instant::now();
         loop {
             let conn = self.conn;
-            let error = match self
-                .call(CallOp::Poll { conn, seen, epoch }, Some(POLL_MAX))
-                .await
-            {
-                Ok(reply) => return codec::decode(&reply.output).map_err(Error::internal),
+            let mut asked = self.call(CallOp::Poll { conn, seen, epoch }, Some(POLL_MAX));
+            let answer = match tokio::time::timeout(LATE, &mut asked).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    self.becomes(ConnStatus::Reconnecting);
+                    asked.await
+                }
+            };
+            let error = match answer {
+                Ok(reply) => {
+                    self.becomes(ConnStatus::Connected);
+                    return codec::decode(&reply.output).map_err(Error::internal);
+                }
                 Err(error) => error,
             };
             if error.reaction() == Reaction::Final || begun.elapsed() > OWNERLESS_MAX {
                 return Err(error);
             }
+            self.becomes(ConnStatus::Reconnecting);
             tokio::time::sleep(POLL_PAUSE).await;
         }
+    }
+
+    fn becomes(&self, status: ConnStatus) {
+        let status_now = &self.status;
+        status_now.send_if_modified(|now| std::mem::replace(now, status) != status);
     }
 
     /// Ends a subscription that nobody reads any more.
@@ -334,6 +369,7 @@ async fn follow(shared: Arc<Shared>, mut closed: oneshot::Receiver<()>) {
     shared
         .progress
         .send_modify(|progress| progress.ended = Some(ended.unwrap_or_else(gone)));
+    shared.becomes(ConnStatus::Ended);
     shared.readers.lock().of.clear();
     if tell {
         let conn = shared.conn;

@@ -45,7 +45,7 @@ pub use body::{Body, BodySender};
 pub use caller::{BoxFuture, Caller, OutgoingCall, OwnRequest};
 pub use cbor::{Any, DEPTH_MAX as CBOR_DEPTH_MAX, Rest, decode, to_vec as encode};
 pub use conn::{Access, CLOSE_REASON_MAX, Conn, ConnHooks, ConnSeat, Frame, Visit};
-pub use connection::{Connection, Events};
+pub use connection::{ConnStatus, Connection, Events};
 pub use ctx::Ctx;
 pub use effects::{
     Audience, ConnOp, EFFECTS_MAX, Effects, EventOut, FireInfo, RunOutcome, RunRecord, ScheduleEntry,
@@ -69,7 +69,7 @@ pub use turn::{Host, Origin, ReadState, Spawn, Turn, TurnInit, UpdateState};
 pub use typed::TypeOf;
 
 pub use clinch_macros::{ActorKey, Event, actor};
-pub use clinch_types::{ConnId, ConnKind};
+pub use clinch_types::{ConnId, ConnKind, Consistency};
 /// Requests and responses of `on_request`.
 pub use http;
 

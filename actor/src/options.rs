@@ -172,6 +172,65 @@ mod tests {
         assert_eq!(ActorOptions::default().validate(), Ok(ActorOptions::default()));
     }
 
+    /// What sets one of the time limits.
+    type SetTime = fn(&mut ActorOptions, Duration);
+    /// What sets one of the sizes.
+    type SetSize = fn(&mut ActorOptions, usize);
+
+    #[test]
+    fn every_time_limit_must_be_more_than_nothing() {
+        let times: [(&str, SetTime); 12] = [
+            ("action_timeout", |o, t| o.action_timeout = t),
+            ("sleep_after", |o, t| o.sleep_after = Some(t)),
+            ("durability", |o, t| o.durability = Durability::MayLose(t)),
+            ("vars_timeout", |o, t| o.vars_timeout = t),
+            ("background_timeout", |o, t| o.background_timeout = t),
+            ("connect_timeout", |o, t| o.connect_timeout = t),
+            ("disconnect_timeout", |o, t| o.disconnect_timeout = t),
+            ("create_timeout", |o, t| o.create_timeout = t),
+            ("on_create_timeout", |o, t| o.on_create_timeout = t),
+            ("on_wake_timeout", |o, t| o.on_wake_timeout = t),
+            ("on_sleep_timeout", |o, t| o.on_sleep_timeout = t),
+            ("on_destroy_timeout", |o, t| o.on_destroy_timeout = t),
+        ];
+        for (option, set) in times {
+            let mut options = ActorOptions::default();
+            set(&mut options, Duration::from_nanos(1));
+            assert!(options.clone().validate().is_ok(), "{option}");
+            set(&mut options, Duration::ZERO);
+            assert_eq!(options.validate(), Err(OptionsError::Zero { option }));
+        }
+    }
+
+    #[test]
+    fn every_size_is_bounded_on_both_sides_and_the_error_names_value_and_bound() {
+        let sizes: [(&str, usize, SetSize); 4] = [
+            ("queue_max", QUEUE_MAX, |o, n| o.queue_max = n),
+            ("state_max", limits::STATE_MAX, |o, n| o.state_max = n),
+            ("kv_max", KV_MAX, |o, n| o.kv_max = n),
+            ("request_body_max", REQUEST_BODY_MAX, |o, n| {
+                o.request_body_max = n
+            }),
+        ];
+        for (option, max, set) in sizes {
+            let mut options = ActorOptions::default();
+            for good in [1, max] {
+                set(&mut options, good);
+                assert!(options.clone().validate().is_ok(), "{option} = {good}");
+            }
+            for value in [0, max + 1] {
+                set(&mut options, value);
+                let error = options.clone().validate().unwrap_err();
+                assert_eq!(error, OptionsError::Range { option, value, max });
+                let text = error.to_string();
+                assert!(
+                    text.contains(&value.to_string()) && text.contains(&max.to_string()),
+                    "{text}"
+                );
+            }
+        }
+    }
+
     #[test]
     fn options_out_of_range_are_refused_by_name() {
         let zero = ActorOptions {

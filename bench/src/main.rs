@@ -8,6 +8,7 @@ mod actors;
 mod bed;
 mod bench;
 mod caller;
+mod endpoint;
 mod floors;
 mod http;
 mod load;
@@ -39,6 +40,7 @@ async fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Some(Command::Start { config }) => serve::run(&config).await.map(|()| true),
+        Some(Command::Endpoint(asked)) => endpoint::run(asked).await,
         None => measure_all(cli.options.resolved()).await,
     };
     match result {
@@ -64,8 +66,8 @@ async fn measure_all(options: Options) -> anyhow::Result<bool> {
             Workload::W3 => reads::run(&mut bench).await?,
             Workload::W4 => cold::run(&mut bench).await?,
             Workload::W5 => memory::run(&mut bench).await?,
-            Workload::W6 => timers::run(&mut bench).await?,
-            Workload::W7 => fanout::run(&mut bench).await?,
+            Workload::W6 => fanout::run(&mut bench).await?,
+            Workload::W7 => timers::run(&mut bench).await?,
             Workload::W8 => failover::run(&mut bench).await?,
         }
     }

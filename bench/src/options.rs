@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::caller::Via;
+use crate::endpoint::Endpoint;
 use crate::load::{Pace, Plan};
 use crate::report::Shape;
 use crate::targets::SPREAD;
@@ -42,6 +43,8 @@ pub(crate) enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Calls counters of a server that runs already, over HTTP: `peers/` compares with other systems
+    Endpoint(Endpoint),
 }
 
 /// A set of runs.
@@ -62,10 +65,10 @@ pub(crate) enum Workload {
     /// Memory by idle actor, one node
     #[value(name = "W5", alias = "w5")]
     W5,
-    /// Timers due within five seconds, and how late they fire
+    /// Events of one actor to many WebSockets
     #[value(name = "W6", alias = "w6")]
     W6,
-    /// Events of one actor to many WebSockets
+    /// Timers due within five seconds, and how late they fire
     #[value(name = "W7", alias = "w7")]
     W7,
     /// Failover: kill -9 of owners under load, three nodes
@@ -85,7 +88,7 @@ pub(crate) struct Options {
     /// Load before each run that is not counted.
     #[arg(long, default_value = "2", value_parser = seconds, value_name = "SECONDS")]
     pub(crate) warmup: Duration,
-    /// Callers at a time, one run each [default: 1,16,64,256; W3 1,64,256; W4 1,64; W5 256; W7 1,8; W8 32; open loop 256].
+    /// Callers at a time, one run each [default: 1,16,64,256; W3 1,64,256; W4 1,64; W5 256; W6 1,8; W8 32; open loop 256].
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=10_000), value_name = "N,..")]
     pub(crate) callers: Option<Vec<u32>>,
     /// Ways to the cluster.
@@ -111,10 +114,10 @@ pub(crate) struct Options {
         value_name = "N,.."
     )]
     pub(crate) memory: Vec<u64>,
-    /// Timers of W6, each in an actor of its own.
+    /// Timers of W7, each in an actor of its own.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) timers: u32,
-    /// Connections of W7.
+    /// Connections of W6. All in one process: `ulimit -n` must allow as many for the bench.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) connections: u32,
     /// Owners killed by W8.
@@ -176,7 +179,7 @@ impl Options {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|e| format!("{e}"))?;
     match seconds > 0.0 && seconds <= SECONDS_MAX {
         true => Ok(Duration::from_secs_f64(seconds)),

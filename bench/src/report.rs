@@ -139,6 +139,9 @@ pub(crate) struct Fanout {
     pub(crate) deliveries: u64,
     /// Deliveries a second.
     pub(crate) rate: f64,
+    /// What all nodes together grew by while the connections were opened, over their number, in bytes: sockets, and the
+    /// actor's side of them.
+    pub(crate) bytes_each: u64,
 }
 
 /// Where it was measured.
@@ -273,8 +276,8 @@ impl Record {
         if let Some(f) = self.fanout {
             let _ = write!(
                 line,
-                "\n     {} connections: {:.0} deliveries/s",
-                f.connections, f.rate
+                "\n     {} connections: {:.0} deliveries/s, {} bytes each",
+                f.connections, f.rate, f.bytes_each
             );
         }
         if let Some(v) = self.verified.filter(|v| !v.holds()) {

@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::Value;
 
 /// Largest answer read, in bytes.
@@ -28,20 +28,35 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
 #[derive(Debug, Clone)]
 pub struct HttpClient {
     base: String,
+    namespace: String,
     token: Option<String>,
     timeout: Duration,
     client: Client<HttpConnector, Full<Bytes>>,
 }
 
 impl HttpClient {
-    /// A client of the gateway at this base URL (`http://host:port`).
+    /// A client of the gateway at this base URL: `http://host:port`, or `http://namespace:token@host:port` with the
+    /// namespace of its actors (else `default`) and the token, percent-encoded, unless `token` is given.
     pub fn new(base: &str, token: Option<String>, timeout: Duration) -> Self {
         let client = Client::builder(TokioExecutor::new()).build_http();
+        let (base, credentials) = without_credentials(base.trim_end_matches('/'));
+        let (namespace, found) = credentials.unwrap_or_else(|| ("default".into(), None));
+        let token = token.or(found);
         Self {
-            base: base.trim_end_matches('/').to_owned(),
+            base,
+            namespace,
             token,
             timeout,
             client,
+        }
+    }
+
+    /// With calls on the actors of another namespace.
+    #[must_use]
+    pub fn in_namespace(self, namespace: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            ..self
         }
     }
 
@@ -100,12 +115,31 @@ impl HttpClient {
         args: Value,
     ) -> Result<Value, ActorError> {
         let below = format!("action/{}", encode(action));
-        let path = by_key("default", name, key, CREATES, &below)?;
+        let path = by_key(&self.namespace, name, key, CREATES, &below)?;
         let answer = self
             .request(Method::POST, &path, Some(&serde_json::json!({ "args": args })))
             .await?;
         Ok(answer.get("output").cloned().unwrap_or(Value::Null))
     }
+}
+
+/// Takes `namespace:token@` out of a URL.
+fn without_credentials(url: &str) -> (String, Option<(String, Option<String>)>) {
+    let found = url.split_once("://").and_then(|(scheme, rest)| {
+        // Behind the host an @ is part of the path.
+        let host = rest.split(['/', '?']).next().unwrap_or_default();
+        let (user, _) = host.rsplit_once('@')?;
+        Some((format!("{scheme}://{}", &rest[user.len() + 1..]), user))
+    });
+    let Some((bare, user)) = found else {
+        return (url.to_owned(), None);
+    };
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let (namespace, token) = match user.split_once(':') {
+        Some((namespace, token)) => (namespace, Some(decoded(token))),
+        None => (user, None),
+    };
+    (bare, Some((decoded(namespace), token)))
 }
 
 /// The address of an actor at a gateway, for tools that know nothing of keys: curl, webhooks, a browser. `path` is what the
@@ -187,4 +221,26 @@ fn parse(status: StatusCode, body: &[u8]) -> Result<Value, Option<ActorError>> {
         return Err(None);
     };
     Err(Some(ActorError::new(group, code, message)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_may_carry_namespace_and_token() {
+        let client = |url: &str| HttpClient::new(url, None, Duration::from_secs(1));
+        let with = client("http://shop:s%40cret@h:1/");
+        assert_eq!((&*with.base, &*with.namespace), ("http://h:1", "shop"));
+        assert_eq!(with.token.as_deref(), Some("s@cret"));
+        let bare = client("http://h:1");
+        assert_eq!(
+            (&*bare.base, &*bare.namespace, bare.token),
+            ("http://h:1", "default", None)
+        );
+        let path = client("http://h:1/a@b");
+        assert_eq!((&*path.base, &*path.namespace), ("http://h:1/a@b", "default"));
+        let given = HttpClient::new("http://shop:a@h:1", Some("b".into()), Duration::from_secs(1));
+        assert_eq!(given.token.as_deref(), Some("b"));
+    }
 }

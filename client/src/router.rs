@@ -20,8 +20,8 @@ use clinch_types::{
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
-use crate::metric_names::CALL_RETRIES;
 use crate::exchange::{Answered, Offer, Wire};
+use crate::metric_names::CALL_RETRIES;
 use crate::session::{Session, Ticket};
 
 /// A boxed future, as the seams return it.

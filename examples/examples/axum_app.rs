@@ -1,6 +1,7 @@
 //! A web application with a node inside: its handlers call actors like any other async function.
 //!
-//! `curl -X POST localhost:PORT/carts/ada/items/apple`, then `curl localhost:PORT/carts/ada`.
+//! `curl -X POST localhost:PORT/carts/ada/items/apple`, then `curl localhost:PORT/carts/ada`. Clients of the actors
+//! themselves find their gateway at `http://localhost:PORT/api/actors`.
 
 use std::collections::BTreeMap;
 
@@ -73,7 +74,8 @@ async fn main() -> anyhow::Result<()> {
     let app = Router::new()
         .route("/carts/{customer}", get(show))
         .route("/carts/{customer}/items/{item}", post(add))
-        .with_state(node.cluster().clone());
+        .with_state(node.cluster().clone())
+        .nest_service("/api/actors", node.router());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     println!("listening on {}", listener.local_addr()?);
     let stop = async { drop(tokio::signal::ctrl_c().await) };

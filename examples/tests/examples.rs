@@ -192,6 +192,11 @@ async fn the_web_application_answers() {
     assert_eq!(body(http(&address, "POST /carts/ada/items/apple").await), "2\n");
     assert_eq!(body(http(&address, "GET /carts/ada").await), "2 apple\n");
     assert_eq!(body(http(&address, "GET /carts/nobody").await), "");
+    let query = "rvt-namespace=default&rvt-method=get&rvt-key=ada";
+    let action = format!("POST /api/actors/gateway/cart/action/items?{query}");
+    assert_eq!(body(http(&address, &action).await), "{\"output\":{\"apple\":2}}");
+    let health = body(http(&address, "GET /api/actors/health").await);
+    assert!(health.contains("\"ok\""), "{health}");
     app.kill().await.expect("it ends");
 }
 

@@ -3,10 +3,12 @@
 use std::fmt::Display;
 
 use bytes::Bytes;
+use clinch_actor::{MissedTick, Timing};
+use clinch_membership::{ClusterState, Command, NodeRecord};
 use clinch_storage::wire;
 use clinch_types::{
-    ActorId, ActorInfo, CallOp, CallReply, CallRequest, ConnId, ConnItem, Epoch, Key, ListReply, ListRequest,
-    Polled, RequestId, RouteMap, SessionId, ShardId, Target as Whom, codec,
+    ActorId, ActorInfo, CallOp, CallReply, CallRequest, ConnId, ConnItem, ConnReply, Epoch, Key, ListReply,
+    ListRequest, Polled, RequestId, RouteMap, SessionId, ShardId, Target as Whom, WallMs, codec,
 };
 
 use crate::Target;
@@ -24,6 +26,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("address", clinch_gateway::fuzzing::address),
     ("sub-protocols", clinch_gateway::fuzzing::sub_protocols),
     ("percent", clinch_gateway::fuzzing::percent),
+    ("manager", clinch_gateway::fuzzing::manager),
+    ("trace", clinch_gateway::fuzzing::trace),
+    ("cron", cron),
     ("key", key),
     ("transport-frame", clinch_transport::fuzzing::frames),
     ("call", |bytes| message::<CallRequest>(bytes)),
@@ -34,6 +39,10 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("log-entry", log_entry),
     ("log-vote", log_vote),
     ("snapshot-meta", snapshot_meta),
+    ("snapshot", clinch_storage::fuzzing::snapshot),
+    ("raft", clinch_storage::fuzzing::raft),
+    ("cluster", cluster),
+    ("conn-reply", |bytes| message::<ConnReply>(bytes)),
 ];
 
 /// Inputs that are read to their end, of formats that nobody writes by hand.
@@ -102,9 +111,38 @@ pub fn samples(target: &str) -> Vec<Vec<u8>> {
             };
             vec![written(codec::encode(&request))]
         }
+        "cluster" => {
+            let command = Command::CreateNamespace {
+                name: "shop".into(),
+                created: WallMs(1),
+            };
+            vec![written(codec::encode(&command))]
+        }
+        "conn-reply" => {
+            let reply = ConnReply {
+                after: 7,
+                output: vec![0xf6],
+            };
+            vec![written(codec::encode(&reply))]
+        }
+        "snapshot" => vec![small_snapshot()],
         "routes" => vec![written(codec::encode(&RouteMap::default()))],
         _ => Vec::new(),
     }
+}
+
+/// A head, one pair and a trailer.
+fn small_snapshot() -> Vec<u8> {
+    let meta = wire::encode_snapshot_meta(&Default::default()).expect("it is small");
+    let mut bytes = vec![1];
+    bytes.extend_from_slice(&(meta.len() as u32 + 4).to_le_bytes());
+    bytes.extend_from_slice(&3_u32.to_le_bytes());
+    bytes.extend_from_slice(&meta);
+    bytes.extend_from_slice(&[2, 1, 0, 0, 0, 2, 0, 0, 0, b'k', b'v', b'w']);
+    bytes.extend_from_slice(&[3, 1]);
+    bytes.extend_from_slice(&9_u64.to_le_bytes());
+    bytes.extend_from_slice(&1_u64.to_le_bytes());
+    bytes
 }
 
 fn ended<T, E: Display>(result: Result<T, E>) -> String {
@@ -131,6 +169,38 @@ where
 fn listing(bytes: &[u8]) -> String {
     let (asked, answered) = (message::<ListRequest>(bytes), message::<ListReply>(bytes));
     format!("{asked}; {answered}; {}", message::<ActorInfo>(bytes))
+}
+
+/// What nodes tell each other about the cluster: commands, a node that joins, the answer to it.
+fn cluster(bytes: &[u8]) -> String {
+    let (command, record) = (message::<Command>(bytes), message::<NodeRecord>(bytes));
+    format!("{command}; {record}; {}", message::<ClusterState>(bytes))
+}
+
+/// A cron expression, and behind a line break its time zone. Its times go forward.
+fn cron(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let (expression, zone) = text.split_once('\n').unwrap_or((&text, "UTC"));
+    let timing = Timing::Cron {
+        expression: expression.to_owned(),
+        zone: zone.to_owned(),
+    };
+    if let Err(error) = timing.check() {
+        return error.to_string();
+    }
+    // Three times from one in 2026, shortly before clocks change in many places.
+    let mut at = WallMs(1_774_742_000_000);
+    for _ in 0..3 {
+        match timing.next(at, at, MissedTick::FireAll) {
+            Ok(Some(next)) => {
+                assert!(next > at, "{next:?} is not behind {at:?}");
+                at = next;
+            }
+            Ok(None) => return "ends".to_owned(),
+            Err(error) => panic!("it was checked, and then: {error}"),
+        }
+    }
+    "goes on".to_owned()
 }
 
 /// Arguments, states and parameters, as actors read them.

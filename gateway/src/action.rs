@@ -6,7 +6,9 @@ use std::time::Duration;
 use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
-use clinch_types::{ActorError, CallError, CallMeta, CallOp, CallReply, CreateSpec, Door, Target, code, group, limits};
+use clinch_types::{
+    ActorError, CallError, CallMeta, CallOp, CallReply, CreateSpec, Door, Target, code, group, limits,
+};
 use http::header::{HeaderMap, HeaderName, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderValue, Method};

@@ -77,6 +77,9 @@ pub(crate) fn parse(uri: &Uri, headers: &HeaderMap) -> Result<Option<Address>, H
             query => by_id(segment, inner, query.unwrap_or_default()).map(Some),
         };
     }
+    if let Some(address) = by_alias(uri) {
+        return address.map(Some);
+    }
     if headers.get(TARGET).is_some_and(|target| target == "actor") {
         return by_header(path, uri.query().unwrap_or_default(), headers).map(Some);
     }
@@ -85,6 +88,15 @@ pub(crate) fn parse(uri: &Uri, headers: &HeaderMap) -> Result<Option<Address>, H
 
 fn has_ours(query: &str) -> bool {
     query.split('&').any(|part| part.starts_with(OURS))
+}
+
+/// `/actors/NAME/http/PATH`: another way to write `/gateway/NAME/request/PATH`, for actors addressed by the query.
+fn by_alias(uri: &Uri) -> Option<Result<Address, HttpError>> {
+    let (name, inner) = uri.path().strip_prefix("/actors/")?.split_once('/')?;
+    let rest = inner.strip_prefix("http")?;
+    let query = uri.query().filter(|query| has_ours(query))?;
+    let fits = !name.is_empty() && (rest.is_empty() || rest.starts_with('/'));
+    fits.then(|| by_query(name, false, &format!("/request{rest}"), query))
 }
 
 fn by_header(path: &str, query: &str, headers: &HeaderMap) -> Result<Address, HttpError> {

@@ -127,6 +127,15 @@ pub trait Backend: Send + Sync + 'static {
     /// The actions of an actor type, by their names on the wire.
     fn actions(&self, actor: &str) -> Vec<String>;
 
+    /// The namespaces there are, in order.
+    fn namespaces(&self) -> Vec<String>;
+
+    /// Makes a namespace; `false` when it was there already. Returns when this node knows it.
+    ///
+    /// # Errors
+    /// `validation.invalid_input` for a name that breaks a rule, `guard.service_unavailable` when the cluster cannot decide.
+    fn create_namespace(&self, name: String) -> BoxFuture<'_, Result<bool, ActorError>>;
+
     /// Whether there is such a namespace.
     fn namespace_exists(&self, namespace: &str) -> bool;
 

@@ -30,6 +30,10 @@ pub struct GatewayConfig {
     pub max_in_flight: usize,
     /// WebSockets and streamed answers open at a time; further ones are refused. Default: 10,000.
     pub max_sockets: usize,
+    /// How often a WebSocket is pinged. Default: 5,000.
+    pub socket_ping_ms: u64,
+    /// Silence after which a WebSocket counts as lost; at least twice `socket-ping-ms`. Default: 15,000.
+    pub socket_silence_ms: u64,
     /// Bodies above 64 KiB, or of unknown length, coming in at a time; further ones are answered `actor.overloaded`.
     /// Default: 64 (times 6 MiB).
     pub max_large_bodies: usize,
@@ -61,6 +65,8 @@ impl Default for GatewayConfig {
             max_connections: 10_000,
             max_in_flight: 8_192,
             max_sockets: 10_000,
+            socket_ping_ms: 5_000,
+            socket_silence_ms: 15_000,
             max_large_bodies: 64,
             max_header_bytes: 64 << 10,
             max_connections_per_address: 0,
@@ -93,6 +99,16 @@ pub enum ConfigError {
         /// Which one.
         missing: &'static str,
     },
+    /// One lost ping would cost the socket.
+    #[error(
+        "gateway setting socket-silence-ms is {silence}, it must be at least twice socket-ping-ms, which is {ping}"
+    )]
+    Silence {
+        /// The time between pings.
+        ping: u64,
+        /// The silence allowed.
+        silence: u64,
+    },
     /// Clients would fail on it, for ever.
     #[error("gateway setting client-endpoint is {value:?}, it must begin with http:// or https://")]
     Endpoint {
@@ -117,11 +133,17 @@ impl GatewayConfig {
             ("max-connections", self.max_connections == 0),
             ("max-in-flight", self.max_in_flight == 0),
             ("max-sockets", self.max_sockets == 0),
+            ("socket-ping-ms", self.socket_ping_ms == 0),
             ("max-large-bodies", self.max_large_bodies == 0),
         ] {
             if zero {
                 return Err(ConfigError::Zero { setting });
             }
+        }
+        // One lost ping must not cost the socket.
+        let (ping, silence) = (self.socket_ping_ms, self.socket_silence_ms);
+        if silence < ping.saturating_mul(2) {
+            return Err(ConfigError::Silence { ping, silence });
         }
         if self.max_header_bytes < MIN_HEADER_BYTES {
             return Err(ConfigError::HeaderBytes {
@@ -153,6 +175,14 @@ impl GatewayConfig {
         Duration::from_millis(self.body_read_timeout_ms)
     }
 
+    pub(crate) fn socket_ping(&self) -> Duration {
+        Duration::from_millis(self.socket_ping_ms)
+    }
+
+    pub(crate) fn socket_silence(&self) -> Duration {
+        Duration::from_millis(self.socket_silence_ms)
+    }
+
     pub(crate) fn drain_timeout(&self) -> Duration {
         Duration::from_millis(self.drain_timeout_ms)
     }
@@ -174,6 +204,15 @@ mod tests {
             Err(ConfigError::Zero {
                 setting: "max-connections"
             })
+        );
+        let silence = GatewayConfig {
+            socket_silence_ms: 9_999,
+            ..GatewayConfig::default()
+        };
+        let error = silence.validate().unwrap_err();
+        assert!(
+            error.to_string().contains("9999") && error.to_string().contains("5000"),
+            "{error}"
         );
         let endpoint = GatewayConfig {
             client_endpoint: Some("node-1:6420".into()),

@@ -42,6 +42,8 @@ pub(crate) struct Flow {
     /// From when on that counts; at once without it.
     since: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     still: Pin<Box<Sleep>>,
+    /// Somebody waits for a piece: time counts. What nobody asks for cannot be late.
+    waited_for: bool,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -60,6 +62,7 @@ impl Flow {
             patience,
             since: since.map(Box::pin),
             still: Box::pin(tokio::time::sleep(patience)),
+            waited_for: false,
             _permit: permit,
         }
     }
@@ -74,17 +77,17 @@ impl HttpBody for Flow {
     type Data = Bytes;
     type Error = Cut;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            self.rest();
+            self.waited_for = false;
             return Poll::Ready(frame.map(|frame| frame.map_err(Cut::from)));
         }
         if let Some(since) = &mut self.since {
             std::task::ready!(since.as_mut().poll(cx));
             self.since = None;
+            self.waited_for = false;
+        }
+        if !std::mem::replace(&mut self.waited_for, true) {
             self.rest();
         }
         std::task::ready!(self.still.as_mut().poll(cx));
@@ -125,10 +128,7 @@ impl HttpBody for Upload {
     type Data = Bytes;
     type Error = Cut;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         Pin::new(&mut *self.0.lock()).poll_frame(cx)
     }
 
@@ -150,7 +150,8 @@ mod tests {
 
     fn waiting() -> (tokio::sync::mpsc::UnboundedSender<Bytes>, StreamBody) {
         let (tx, mut rx) = tokio::sync::mpsc::unbounded_channel::<Bytes>();
-        let pieces = futures_util::stream::poll_fn(move |cx| rx.poll_recv(cx).map(|p| p.map(Ok::<_, axum::Error>)));
+        let pieces =
+            futures_util::stream::poll_fn(move |cx| rx.poll_recv(cx).map(|p| p.map(Ok::<_, axum::Error>)));
         (tx, StreamBody::from_stream(pieces))
     }
 

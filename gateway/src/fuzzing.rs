@@ -7,7 +7,7 @@ use http::header::{HeaderMap, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 
 use crate::cbor::{self, CborError, from_json, json, rewrite};
 use crate::frames::{Dialect, Encoding};
-use crate::{address, percent, socket};
+use crate::{action, address, manager, percent, socket};
 
 fn ended<T, E: Display>(result: &Result<T, E>) -> String {
     match result {
@@ -120,4 +120,30 @@ pub fn percent(bytes: &[u8]) -> String {
     };
     let (path, form) = (percent::path(text), percent::form(text));
     format!("{}; {}", ended(&path), ended(&form))
+}
+
+/// What the manager API is asked: the first line is a query, the rest a body.
+pub fn manager(bytes: &[u8]) -> String {
+    let (query, body) = match bytes.iter().position(|&byte| byte == b'\n') {
+        Some(end) => (&bytes[..end], &bytes[end + 1..]),
+        None => (bytes, &[][..]),
+    };
+    manager::read(&String::from_utf8_lossy(query), body)
+}
+
+/// A trace context is of no use, or goes on as it came.
+pub fn trace(bytes: &[u8]) -> String {
+    let mut headers = HeaderMap::new();
+    let Ok(value) = HeaderValue::from_bytes(bytes) else {
+        return "no header".to_owned();
+    };
+    headers.insert("traceparent", value);
+    let trace = action::trace(&headers);
+    if trace == [0; 25] {
+        return "none".to_owned();
+    }
+    let hex: String = trace.iter().map(|byte| format!("{byte:02x}")).collect();
+    let came = String::from_utf8_lossy(bytes).replace('-', "");
+    assert!(came.contains(&hex), "{came} became {hex}");
+    "read".to_owned()
 }

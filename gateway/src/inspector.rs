@@ -120,10 +120,20 @@ impl Inspected<'_> {
 
     async fn summary(&self) -> Result<Response, HttpError> {
         let (rpcs, all) = (self.actions().await?, self.ask(CallOp::Inspect).await?);
-        let mut out = b"{\"isStateEnabled\":true".to_vec();
-        for name in ["state", "connections", "queue"] {
-            out.extend_from_slice(format!(",\"{name}\":").as_bytes());
-            write_part(&all, name, &mut out)?;
+        let queue = cbor::field(&all, "queue").map_err(action::broken_output)?;
+        let queue = queue.map_or(&[UNDEFINED][..], |range| &all[range]);
+        // There are no databases and no workflows: tools look for the flags.
+        let mut out = b"{\"isStateEnabled\":true,\"isDatabaseEnabled\":false,\"isWorkflowEnabled\":false,\
+            \"workflowState\":null,\"workflowHistory\":null"
+            .to_vec();
+        for (shown, of, name) in [
+            ("state", &all[..], "state"),
+            ("connections", &all, "connections"),
+            ("queue", &all, "queue"),
+            ("queueSize", queue, "size"),
+        ] {
+            out.extend_from_slice(format!(",\"{shown}\":").as_bytes());
+            write_part(of, name, &mut out)?;
         }
         out.extend_from_slice(format!(",\"rpcs\":{}}}", json!(rpcs)).as_bytes());
         Ok(respond(JSON, out))

@@ -232,6 +232,29 @@ struct CreateBody {
     datacenter: Option<String>,
 }
 
+/// How a query and the body of a creation are read, for the fuzzer.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read(query: &str, body: &[u8]) -> String {
+    let said = |result: Result<(), HttpError>| match result {
+        Ok(()) => "read".to_owned(),
+        Err(error) => format!("{}.{}", error.error().group, error.error().code),
+    };
+    let asked = Query::read(query).and_then(|query| query.limit().map(drop));
+    let wanted = match serde_json::from_slice::<CreateBody>(body) {
+        Ok(wanted) => {
+            let input = wanted
+                .input
+                .map_or(Ok(()), |text| decode_input(&text, &HeaderMap::new()).map(drop));
+            let key = Key::parse(&wanted.key.unwrap_or_default())
+                .map(drop)
+                .map_err(key_error);
+            said(input.and(key).and(checked_name(&wanted.name).map(drop)))
+        }
+        Err(error) => error.to_string(),
+    };
+    format!("{}; {wanted}", said(asked))
+}
+
 async fn create(gateway: &Gateway, request: Request, namespace: &str) -> Result<Response, HttpError> {
     admit(gateway, request.headers(), Scope::Publishable, namespace)?;
     let (parts, body) = request.into_parts();

@@ -98,11 +98,7 @@ pub(crate) async fn answer(
     response(gateway, &parts.extensions, reply, answer)
 }
 
-fn permit(
-    semaphore: &Arc<Semaphore>,
-    what: &str,
-    limit: usize,
-) -> Result<OwnedSemaphorePermit, HttpError> {
+fn permit(semaphore: &Arc<Semaphore>, what: &str, limit: usize) -> Result<OwnedSemaphorePermit, HttpError> {
     let permit = semaphore.clone().try_acquire_owned();
     permit.map_err(|_| HttpError::overloaded(what, limit))
 }
@@ -118,14 +114,20 @@ fn response(
         (HttpBody::Streamed { length }, Some(answer)) => {
             let limit = gateway.config.max_sockets;
             let permit = permit(&gateway.sockets, "room for sockets and streamed answers", limit)?;
-            let stop = extensions.get().map(|tasks: &SocketTasks| tasks.stop.clone().cancelled_owned());
+            let stop = extensions
+                .get()
+                .map(|tasks: &SocketTasks| tasks.stop.clone().cancelled_owned());
             let stop = stop.unwrap_or_else(|| tokio_util::sync::CancellationToken::new().cancelled_owned());
             Body::new(Flow::new(answer, length, LULL, Some(stop), permit))
         }
         // The second answer to one request: the first had the body.
         (HttpBody::Streamed { .. }, None) => {
             let message = "the request took effect; its answer was streamed, and is lost";
-            return Err(HttpError::new(group::GUARD, code::ANSWER_LOST, message.to_owned()));
+            return Err(HttpError::new(
+                group::GUARD,
+                code::ANSWER_LOST,
+                message.to_owned(),
+            ));
         }
     };
     let mut response = Response::new(body);

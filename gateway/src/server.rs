@@ -1,7 +1,7 @@
 //! Sockets: accepts connections, speaks HTTP/1.1 and HTTP/2 (prior knowledge) on them, and ends them in order.
 //!
 //! Invariant: a client holds a connection only while it makes progress. No first request in time, headers too slow
-//! or too long, or too many connections: it is closed. Every task runs on the caller's tracker.
+//! or too long, nobody who reads the answers, or too many connections: it is closed. Every task runs on the caller's tracker.
 //! Not here: what is answered (`service`), how TLS begins (`tls`) and how much one address may have (`visitors`).
 
 use std::net::IpAddr;
@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::GatewayConfig;
 use crate::metric_names::ConnectionMetrics;
+use crate::patience::Patient;
 use crate::socket::SocketTasks;
 use crate::tls::{Accepted, Tls};
 use crate::visitors::Visitors;
@@ -80,6 +81,7 @@ pub async fn serve(
         drain_timeout: config.drain_timeout(),
         stop,
         tracker,
+        config,
     };
     futures_util::future::join_all(listeners.into_iter().map(|listener| server.accept(listener))).await;
 }
@@ -101,11 +103,7 @@ pub async fn serve_one<S>(
         builder: builder(config, tracker.clone()),
         router,
         tls: None,
-        tasks: SocketTasks {
-            stop: stop.clone(),
-            tracker,
-            visitor,
-        },
+        tasks: SocketTasks::new(config, stop.clone(), tracker, visitor),
         first_request_timeout: config.header_read_timeout(),
         drain_timeout: config.drain_timeout(),
         stop,
@@ -132,6 +130,7 @@ fn builder(config: &GatewayConfig, tracker: TaskTracker) -> Builder<Tracked> {
 }
 
 struct Server {
+    config: GatewayConfig,
     router: Router,
     tls: Option<Tls>,
     visitors: Arc<Visitors>,
@@ -184,11 +183,7 @@ impl Server {
             builder: self.builder.clone(),
             router: self.router.clone(),
             tls: self.tls.clone(),
-            tasks: SocketTasks {
-                stop: self.stop.clone(),
-                tracker: self.tracker.clone(),
-                visitor,
-            },
+            tasks: SocketTasks::new(&self.config, self.stop.clone(), self.tracker.clone(), visitor),
             first_request_timeout: self.first_request_timeout,
             drain_timeout: self.drain_timeout,
             stop: self.stop.clone(),
@@ -238,8 +233,7 @@ impl Connection {
         let limited = tasks.visitor.is_limited();
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             mark.store(true, Ordering::Relaxed);
-            let may_last = request.uri().path().contains("/request");
-            if may_last || request.headers().contains_key(http::header::UPGRADE) {
+            if SocketTasks::are_needed_by(&request) {
                 request.extensions_mut().insert(tasks.clone());
             }
             if limited {
@@ -249,7 +243,7 @@ impl Connection {
         });
         let connection = self
             .builder
-            .serve_connection_with_upgrades(TokioIo::new(stream), service);
+            .serve_connection_with_upgrades(TokioIo::new(Patient::new(stream)), service);
         tokio::pin!(connection);
         // hyper limits neither the detection of the version nor the HTTP/2 handshake: this does, for both.
         let first = tokio::time::sleep(self.first_request_timeout);

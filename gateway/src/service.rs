@@ -9,14 +9,17 @@ use axum::response::Response;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, ORIGIN};
 use http::{HeaderValue, Method};
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::address::{self, Address};
 use crate::backend::Backend;
 use crate::config::GatewayConfig;
 use crate::error::HttpError;
 use crate::metric_names::RequestMetrics;
+use crate::socket::SocketTasks;
 use crate::visitors::Visitor;
-use crate::{action, cors, manager, plain, socket};
+use crate::{action, cors, manager, namespaces, plain, socket};
 
 /// A client's name for one request; handed back, so that it can be found in both logs.
 const RAY_ID: HeaderName = HeaderName::from_static("x-rivet-ray-id");
@@ -28,8 +31,29 @@ const TOKEN: HeaderName = HeaderName::from_static("x-rivet-token");
 /// Metrics go to the recorder that is installed when this is called. `config` must have passed
 /// [`GatewayConfig::validate`].
 pub fn router(backend: Arc<dyn Backend>, config: GatewayConfig) -> Router {
+    routed(backend, config, None)
+}
+
+/// The gateway as a router inside the web server of an application. Its sockets run on `tracker` and end with `stop`. What
+/// is counted by connection or by address is the server's: those limits do not hold here.
+pub fn embedded(
+    backend: Arc<dyn Backend>,
+    config: GatewayConfig,
+    stop: CancellationToken,
+    tracker: TaskTracker,
+) -> Router {
+    let tasks = SocketTasks::new(&config, stop, tracker, Visitor::unlimited());
+    routed(backend, config, Some(tasks))
+}
+
+fn routed(backend: Arc<dyn Backend>, config: GatewayConfig, tasks: Option<SocketTasks>) -> Router {
     let gateway = Arc::new(Gateway::new(backend, config));
-    Router::new().fallback(move |request: Request| {
+    Router::new().fallback(move |mut request: Request| {
+        if let Some(tasks) = &tasks
+            && SocketTasks::are_needed_by(&request)
+        {
+            request.extensions_mut().insert(tasks.clone());
+        }
         let gateway = gateway.clone();
         async move { gateway.answer(request).await }
     })
@@ -88,6 +112,10 @@ impl Gateway {
             None if request.uri().path().starts_with("/actors") => {
                 let _permit = self.admit()?;
                 manager::answer(self, request).await
+            }
+            None if request.uri().path() == namespaces::PATH => {
+                let _permit = self.admit()?;
+                namespaces::answer(self, request).await
             }
             None => plain::answer(self, &request),
         }

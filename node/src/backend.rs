@@ -7,20 +7,28 @@ use std::time::Duration;
 use clinch_actor::{Body, Registry};
 use clinch_client::{RoutedCall, Router};
 use clinch_gateway::{Backend, BoxFuture, GatewayCall, ListQuery, Listing, Scope, StreamBody};
+use clinch_membership::Command;
 use clinch_types::{
-    ActorError, ActorId, ActorInfo, CallError, CallOp, CallReply, ListRequest, NodeId, RequestId, ShardId,
-    Target, code, codec, group, planted,
+    ActorError, ActorId, ActorInfo, CallError, CallOp, CallReply, Clock, ListRequest, NodeId, RequestId,
+    ShardId, Target, code, codec, group, planted,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::auth::Tokens;
-use crate::control::Control;
+use crate::control::{Control, ControlError};
 use crate::seams::NodeRng;
 use crate::shard::Owners;
 
 /// Time a listing may take per shard.
 const LIST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time that other nodes have to answer the calls of a node whose store has failed: longer than an election, and shorter
+/// than its gateway waits for requests in flight when it stops.
+const OTHERS_MAX: Duration = Duration::from_secs(3);
+
+/// Time for the cluster to decide about a namespace.
+const NAMESPACE_MAX: Duration = Duration::from_secs(10);
 
 /// Serves a gateway from this node.
 pub(crate) struct NodeBackend {
@@ -31,15 +39,70 @@ pub(crate) struct NodeBackend {
     pub(crate) owners: Owners,
     pub(crate) tokens: Tokens,
     pub(crate) rng: Arc<NodeRng>,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: PrometheusHandle,
+    /// Why the store has failed, once it has.
+    pub(crate) store_failed: watch::Receiver<Option<Arc<str>>>,
+}
+
+/// What a node says that ends because its store has failed.
+fn gives_up(reason: &str) -> String {
+    format!("this node gives up: {reason}")
 }
 
 impl NodeBackend {
+    /// Ends when the store has failed and the others have had their time, with what callers are told.
+    async fn given_up(&self) -> String {
+        let mut failed = self.store_failed.clone();
+        let reason = failed
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|r| r.clone());
+        let Some(reason) = reason else {
+            // The node is stopping in order.
+            return std::future::pending().await;
+        };
+        tokio::time::sleep(OTHERS_MAX).await;
+        gives_up(&reason)
+    }
+
     /// Folds the samples of histograms together now and then; without it they would pile up until somebody asks.
     pub(crate) async fn keep_metrics(&self) {
         loop {
             tokio::time::sleep(Duration::from_secs(5)).await;
             self.metrics.run_upkeep();
+        }
+    }
+
+    async fn make_namespace(&self, name: String) -> Result<bool, ActorError> {
+        if self.namespace_exists(&name) {
+            return Ok(false);
+        }
+        let command = Command::CreateNamespace {
+            name: name.clone(),
+            created: self.clock.wall(),
+        };
+        let refused = |error: ControlError| {
+            let (group, code) = match &error {
+                ControlError::Rejected(_) => ("validation", "invalid_input"),
+                ControlError::Unavailable(_) => (group::GUARD, code::SERVICE_UNAVAILABLE),
+            };
+            ActorError::new(group, code, error.to_string())
+        };
+        self.control
+            .propose(command, NAMESPACE_MAX)
+            .await
+            .map_err(refused)?;
+        let mut state = self.control.watch();
+        let known = state.wait_for(|s| s.as_ref().is_some_and(|s| s.namespaces.contains_key(&name)));
+        match tokio::time::timeout(NAMESPACE_MAX, known).await {
+            Ok(Ok(_)) => Ok(true),
+            Ok(Err(_)) | Err(_) => Err(ActorError::new(
+                group::GUARD,
+                code::SERVICE_UNAVAILABLE,
+                format!("the namespace {name:?} is made, and this node has not heard of it yet"),
+            )),
         }
     }
 
@@ -145,7 +208,11 @@ impl Backend for NodeBackend {
                 request,
                 ..routed(call)
             };
-            self.router.call(routed).await
+            tokio::select! {
+                biased;
+                answer = self.router.call(routed) => answer,
+                reason = self.given_up() => Err(CallError::Perhaps { reason }),
+            }
         })
     }
 
@@ -156,7 +223,12 @@ impl Backend for NodeBackend {
     ) -> BoxFuture<'_, Result<(CallReply, Option<StreamBody>), CallError>> {
         Box::pin(async move {
             self.check_namespace(&call).await?;
-            let (reply, answer) = self.router.exchange(routed(call), body.map(Body::new)).await?;
+            let exchange = self.router.exchange(routed(call), body.map(Body::new));
+            let (reply, answer) = tokio::select! {
+                biased;
+                answered = exchange => answered?,
+                reason = self.given_up() => return Err(CallError::Perhaps { reason }),
+            };
             Ok((reply, answer.map(StreamBody::new)))
         })
     }
@@ -190,6 +262,16 @@ impl Backend for NodeBackend {
             .is_some_and(|s| s.namespaces.contains_key(namespace))
     }
 
+    fn namespaces(&self) -> Vec<String> {
+        self.control
+            .state()
+            .map_or_else(Vec::new, |s| s.namespaces.keys().cloned().collect())
+    }
+
+    fn create_namespace(&self, name: String) -> BoxFuture<'_, Result<bool, ActorError>> {
+        Box::pin(self.make_namespace(name))
+    }
+
     fn authorize(
         &self,
         token: Option<&str>,
@@ -200,6 +282,9 @@ impl Backend for NodeBackend {
     }
 
     fn ready(&self) -> Result<(), String> {
+        if let Some(reason) = &*self.store_failed.borrow() {
+            return Err(gives_up(reason));
+        }
         let Some(state) = self.control.state() else {
             return Err("this node is not part of a cluster yet".into());
         };

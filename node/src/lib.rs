@@ -38,6 +38,7 @@ mod control;
 mod desk;
 mod embed;
 mod exchange;
+mod handles;
 mod metric_names;
 mod node;
 mod seams;
@@ -48,10 +49,10 @@ pub mod simulate;
 mod tasks;
 
 pub use clinch_actor::{
-    Actor, ActorKey, ActorOptions, Any, Body, BodySender, Call, Conn, ConnId, ConnKind, Connection, Ctx, Durability, Emits,
-    Error, Event, Events, FireInfo, Frame, FromKey, IntoKey, Message, MessageId, MissedTick, Origin, Queue,
-    QueueHandle, RawHandle, Registry, Result, RunOutcome, RunRecord, ScheduleEntry, ScheduleId, ShardedKey,
-    Timing, actor, decode, encode, http, serve_request,
+    Actor, ActorKey, ActorOptions, Any, Body, BodySender, Call, Conn, ConnId, ConnKind, ConnStatus,
+    Connection, Consistency, Ctx, Durability, Emits, Error, Event, Events, FireInfo, Frame, FromKey, IntoKey,
+    Message, MessageId, MissedTick, Origin, Queue, QueueHandle, RawHandle, Registry, Result, RunOutcome,
+    RunRecord, ScheduleEntry, ScheduleId, ShardedKey, Timing, actor, decode, encode, http, serve_request,
 };
 pub use clinch_client::{Client, ClientConfig, Cluster, HttpClient, gateway_url};
 pub use config::{

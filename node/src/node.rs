@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clinch_actor::{Caller, Registry};
 use clinch_client::{Cluster, Router, RouterConfig};
+use clinch_gateway::GatewayConfig;
 use clinch_membership::{ClusterState, Command, NodeRecord, NodeState, Settings};
 use clinch_storage::{Disk, Driver, FileDisk, GroupId, SledStore, Storage, StorageOptions};
 use clinch_transport::{CertBundle, PeerId, Transport, TransportConfig};
@@ -123,6 +124,7 @@ pub struct Node {
     id: NodeId,
     parts: Parts,
     gateways: Vec<SocketAddr>,
+    http: GatewayConfig,
     address: SocketAddr,
     /// Stopped one after the other: the door, the work, the network.
     door: Tasks,
@@ -227,7 +229,7 @@ impl Node {
             parts,
             registry: registry.clone(),
             caller,
-            clock,
+            clock: clock.clone(),
             rng: rng.clone(),
             events: events.clone(),
             tasks: work.clone(),
@@ -251,7 +253,9 @@ impl Node {
             owners,
             tokens,
             rng,
+            clock,
             metrics,
+            store_failed: storage.poisoned(),
         });
         let gateways = open_gateway(&config, &backend, &door).await?;
         let upkeep = backend.clone();
@@ -274,6 +278,7 @@ impl Node {
             id,
             parts,
             gateways,
+            http: config.http.clone(),
             address,
             door,
             work,
@@ -304,6 +309,15 @@ impl Node {
     /// Where it listens for nodes and Rust clients.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The gateway of this node as a router, for the web server of an application: under a path of its own with
+    /// `Router::nest("/api/actors", node.router())`, where clients find it as they find a gateway. It has the settings of
+    /// the configuration (`http`), but for what concerns addresses and connections (`cert`, `max-connections`,
+    /// `max-requests-per-second-..`), and tokens protect it as they do the gateway's own ports. Its sockets end with the node.
+    pub fn router(&self) -> clinch_gateway::Router {
+        let (stop, tracker) = (self.door.stop().clone(), self.door.tracker().clone());
+        clinch_gateway::embedded(self.parts.backend.clone(), self.http.clone(), stop, tracker)
     }
 
     /// The cluster as this node sees it, as JSON.
@@ -647,6 +661,7 @@ async fn open_gateway(
         listeners.push(listener);
     }
     if !listeners.is_empty() {
+        crate::handles::make_room_for((config.http.max_connections + config.http.max_sockets) as u64);
         let tls = clinch_gateway::Tls::load(&config.http).context("TLS of the gateway")?;
         let router = clinch_gateway::router(backend.clone(), config.http.clone());
         let (stop, tracker) = (door.stop().clone(), door.tracker().clone());

@@ -123,7 +123,10 @@ async fn an_answer_whose_owner_is_killed_is_cut_short_and_the_next_owner_answers
     assert!(read_until(&mut ticks, "data: 2\n\n").contains("text/event-stream"));
     cluster.kill(owner).await.unwrap();
     let rest = read_until(&mut ticks, "\r\n0\r\n\r\n");
-    assert!(!rest.contains("\r\n0\r\n\r\n"), "a body that was cut short looks whole: {rest:?}");
+    assert!(
+        !rest.contains("\r\n0\r\n\r\n"),
+        "a body that was cut short looks whole: {rest:?}"
+    );
     let anew = read_until(&mut ask("ticks"), "data: 0\n\n");
     assert!(anew.contains("200 OK"), "{anew}");
     cluster.stop_all().await;

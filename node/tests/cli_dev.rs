@@ -57,8 +57,8 @@ fn dev_serves_at_once_keeps_its_data_and_stops_when_told_to() {
     assert!(ask(&["status"]).contains("16 shards, each with an owner"));
     assert_eq!(ask(&["shards"]).lines().count(), 17);
 
-    let list: Value = serde_json::from_str(&ask(&["actors", "ls", "counter", "--json"])).unwrap();
-    assert_eq!(list["actors"][0]["key"], "a/b", "{list}");
+    let listed: Value = serde_json::from_str(&ask(&["actors", "ls", "counter", "--json"])).unwrap();
+    assert_eq!(listed["actors"][0]["key"], "a/b", "{listed}");
     assert!(ask(&["actors", "get", "counter", "a", "b"]).contains("a/b"));
     let said = failure_of(&["actors", "get", "counter", "x", "--gateway", &gateway], 1);
     assert!(said.contains("no counter"), "{said}");
@@ -71,12 +71,60 @@ fn dev_serves_at_once_keeps_its_data_and_stops_when_told_to() {
         "{said}"
     );
 
+    let said = failure_of(
+        &[
+            "actors",
+            "call",
+            "counter",
+            "a",
+            "increment",
+            "--namespace",
+            "shop",
+            "--gateway",
+            &gateway,
+        ],
+        1,
+    );
+    assert!(said.contains("namespace.not_found"), "{said}");
+    assert_eq!(ask(&["namespaces", "create", "shop"]), "shop is created");
+    assert_eq!(ask(&["namespaces", "create", "shop"]), "shop was there already");
+    assert_eq!(ask(&["namespaces", "ls"]), "default\nshop");
+    let said = failure_of(&["namespaces", "create", "a b", "--gateway", &gateway], 1);
+    assert!(said.contains("a b"), "{said}");
+    let in_shop = [
+        "actors",
+        "call",
+        "counter",
+        "a",
+        "b",
+        "increment",
+        "[10]",
+        "--namespace",
+        "shop",
+    ];
+    assert_eq!(
+        ask(&in_shop),
+        "10",
+        "another actor than that of the same key in `default`"
+    );
+    let list: Value = serde_json::from_str(&ask(&[
+        "actors",
+        "ls",
+        "counter",
+        "--json",
+        "--namespace",
+        "shop",
+    ]))
+    .unwrap();
+    assert_eq!(list["actors"].as_array().unwrap().len(), 1, "{list}");
+
     node.signal(libc::SIGINT);
     assert_eq!(node.wait(), Some(0), "{}", node.stderr());
 
     let (mut node, _) = dev(dir.path(), base, "second.log");
+    assert_eq!(ask(&["namespaces", "ls"]), "default\nshop");
     assert_eq!(ask(&["actors", "call", "counter", "a", "b", "increment"]), "4");
-    let id = list["actors"][0]["actor_id"].as_str().unwrap();
+    let id = listed["actors"][0]["actor_id"].as_str().unwrap();
     ask(&["actors", "destroy", id]);
     failure_of(&["actors", "get", "counter", "a", "b", "--gateway", &gateway], 1);
     failure_of(&["actors", "destroy", id, "--gateway", &gateway], 1);

@@ -9,8 +9,8 @@ use clinch::prelude::*;
 use clinch::{ConnId, Frame};
 use clinch_client::RoutedCall;
 use clinch_types::{
-    CallError, CallOp, CallReply, ConnItem, ConnKind, ConnReply, Door, Epoch, HttpBody, HttpReply, HttpRequest, Key,
-    Polled, RequestId, Target, codec, limits,
+    CallError, CallOp, CallReply, ConnItem, ConnKind, ConnReply, Door, Epoch, HttpBody, HttpReply,
+    HttpRequest, Key, Polled, RequestId, Target, codec, limits,
 };
 use common::{PATIENCE, TestCluster, eventually};
 use serde::{Deserialize, Serialize};

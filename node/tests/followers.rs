@@ -2,6 +2,7 @@
 
 mod common;
 
+use clinch::ConnStatus;
 use clinch::prelude::*;
 use clinch_types::{Key, Target};
 use common::{PATIENCE, TestCluster, eventually, http};
@@ -204,6 +205,39 @@ async fn who_may_not_come_in_or_hear_is_told_why_and_who_leaves_is_seen_off_once
     assert!(said.next().await.is_none(), "events end with the connection");
     assert!(bob.say("late".into()).await.is_err(), "calls over it, too");
     eventually("bob left", || async { log().await == ["-ada", "-bob"] }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_tells_how_it_is() {
+    let mut cluster = TestCluster::start(3, registry()).await;
+    cluster.settled().await;
+    let outside = cluster.node(0).cluster().clone();
+    let ada = room_of(&outside, "ada").connect().await.expect("a connection");
+    let mut status = ada.status();
+    assert_eq!(*status.borrow_and_update(), ConnStatus::Connected);
+    // Without a majority nobody answers for the actor; with one again, somebody does.
+    cluster.stop_node(1).await;
+    cluster.stop_node(2).await;
+    let becomes = |wanted| {
+        let mut status = ada.status();
+        async move {
+            timeout(PATIENCE * 2, status.wait_for(|now| *now == wanted))
+                .await
+                .expect("in time")
+                .is_ok()
+        }
+    };
+    assert!(becomes(ConnStatus::Reconnecting).await);
+    cluster.start_node(1).await;
+    cluster.start_node(2).await;
+    assert!(becomes(ConnStatus::Connected).await);
+    outside
+        .get::<Room>("lobby")
+        .kick("too loud".into())
+        .await
+        .expect("kicked");
+    assert!(becomes(ConnStatus::Ended).await);
+    assert_eq!(ada.ended().await.message(), "too loud");
 }
 
 #[tokio::test]

@@ -40,7 +40,11 @@ impl Pipe {
             }
             // Reads nothing before its gate opens.
             "/later" => {
-                gate(&key).acquire().await.expect("gates are never closed").forget();
+                gate(&key)
+                    .acquire()
+                    .await
+                    .expect("gates are never closed")
+                    .forget();
                 let all = body.whole(limits::HTTP_BODY_MAX).await?;
                 Ok(Response::new(all.len().to_string().into()))
             }
@@ -48,12 +52,15 @@ impl Pipe {
             "/events" => {
                 let (events, body) = Body::channel();
                 c.spawn(move |c| async move {
+                    let gate = gate(&key);
                     for number in 0..4 {
                         tokio::select! {
                             () = events.closed() => return ran(&format!("{key} closed")),
-                            permit = gate(&key).acquire() => permit.expect("gates are never closed").forget(),
+                            permit = gate.acquire() => permit.expect("gates are never closed").forget(),
                         }
-                        let Ok(bytes) = c.read(|pipe| pipe.bytes).await else { return };
+                        let Ok(bytes) = c.read(|pipe| pipe.bytes).await else {
+                            return;
+                        };
                         ran(&format!("{key} sends"));
                         if events.send(format!("data: {number} {bytes}\n\n")).await.is_err() {
                             return;
@@ -181,7 +188,10 @@ async fn server_sent_events_reach_the_client_as_they_are_written_through_any_gat
     for node in [owner, other] {
         let mut wire = Wire::of(&cluster, node, "sse", "events").await;
         let head = wire.until("\r\n\r\n").await;
-        assert!(head.contains("200 OK") && head.contains("text/event-stream"), "{head}");
+        assert!(
+            head.contains("200 OK") && head.contains("text/event-stream"),
+            "{head}"
+        );
         assert!(head.contains("transfer-encoding: chunked"), "{head}");
         for number in 0..3 {
             gate("sse").add_permits(1);
@@ -193,7 +203,10 @@ async fn server_sent_events_reach_the_client_as_they_are_written_through_any_gat
 
         let mut wire = Wire::of(&cluster, node, "sse", "service").await;
         let all = wire.until("\r\n0\r\n\r\n").await;
-        assert!(all.contains("data: told 0\n\n") && all.contains("data: told 1\n\n"), "{all}");
+        assert!(
+            all.contains("data: told 0\n\n") && all.contains("data: told 1\n\n"),
+            "{all}"
+        );
 
         let mut wire = Wire::of(&cluster, node, "sse", "long").await;
         let head = wire.until("\r\n\r\n").await;
@@ -214,7 +227,14 @@ async fn a_long_upload_is_streamed_and_one_over_the_limit_is_refused_with_value_
     for node in [owner, other] {
         let gateway = cluster.node(node).gateways()[0];
         let len = 15 << 20;
-        let mut wire = Wire::ask(gateway, "PUT", "up", "upload", &format!("content-length: {len}\r\n")).await;
+        let mut wire = Wire::ask(
+            gateway,
+            "PUT",
+            "up",
+            "upload",
+            &format!("content-length: {len}\r\n"),
+        )
+        .await;
         for _ in 0..len / PIECE {
             assert!(wire.say(&piece).await);
         }
@@ -230,12 +250,20 @@ async fn a_long_upload_is_streamed_and_one_over_the_limit_is_refused_with_value_
         assert!(answer.contains("413 Payload Too Large"), "{answer}");
         let answer = wire.until("}").await;
         assert!(answer.contains("request_body_too_large"), "{answer}");
-        assert!(answer.contains("20971521") && answer.contains("at most 20971520"), "{answer}");
+        assert!(
+            answer.contains("20971521") && answer.contains("at most 20971520"),
+            "{answer}"
+        );
 
         // Found out on the way: it is not read to its end.
         let headers = "transfer-encoding: chunked\r\nconnection: close\r\n";
         let mut wire = Wire::ask(gateway, "PUT", "up", "upload", headers).await;
-        let chunk = [format!("{PIECE:x}\r\n").into_bytes(), piece.clone(), b"\r\n".to_vec()].concat();
+        let chunk = [
+            format!("{PIECE:x}\r\n").into_bytes(),
+            piece.clone(),
+            b"\r\n".to_vec(),
+        ]
+        .concat();
         let mut said = 0;
         while said < 64 << 20 && wire.say(&chunk).await {
             said += PIECE;
@@ -270,7 +298,10 @@ async fn a_slow_reader_holds_its_writer_back_in_both_directions() {
         wire.until("\r\n\r\n").await;
         let made = standstill("slow made").await;
         // Nearly all of it is in the buffers of the two sockets.
-        assert!(made * (PIECE as u64) < 24 << 20, "{made} pieces were made for a client that reads none");
+        assert!(
+            made * (PIECE as u64) < 24 << 20,
+            "{made} pieces were made for a client that reads none"
+        );
         let mut read = 0;
         while runs("slow made") < made + 100 {
             wire.heard.clear();
@@ -288,10 +319,14 @@ async fn a_slow_reader_holds_its_writer_back_in_both_directions() {
         let mut wire = Wire::ask(gateway, "PUT", "slow", "later", &headers).await;
         let piece = vec![7; PIECE];
         let mut said = 0;
-        while let Ok(went) = tokio::time::timeout(Duration::from_millis(500), wire.socket.write(&piece)).await {
+        while let Ok(went) = tokio::time::timeout(Duration::from_millis(500), wire.socket.write(&piece)).await
+        {
             said += went.unwrap();
         }
-        assert!(said < 14 << 20, "{said} bytes were taken for an actor that reads none");
+        assert!(
+            said < 14 << 20,
+            "{said} bytes were taken for an actor that reads none"
+        );
         gate("slow").add_permits(1);
         while said < len {
             let next = piece.len().min(len - said);
@@ -310,7 +345,10 @@ async fn a_client_that_goes_away_ends_what_its_actor_does_for_it() {
         gate("gone").add_permits(1);
         wire.until("data: 0").await;
         drop(wire);
-        eventually("the actor hears of it", || async { runs("gone closed") == round as u64 + 1 }).await;
+        eventually("the actor hears of it", || async {
+            runs("gone closed") == round as u64 + 1
+        })
+        .await;
 
         // Half an upload is no upload: its turn leaves nothing.
         let gateway = cluster.node(node).gateways()[0];
@@ -330,7 +368,10 @@ async fn an_answer_whose_owner_stops_is_cut_short_and_never_looks_whole() {
     wire.until("data: 0").await;
     cluster.stop_node(owner).await;
     let rest = wire.rest().await;
-    assert!(!rest.contains("0\r\n\r\n"), "a body that was cut short looks whole: {rest:?}");
+    assert!(
+        !rest.contains("0\r\n\r\n"),
+        "a body that was cut short looks whole: {rest:?}"
+    );
     // The next one comes from the new owner.
     let mut wire = Wire::of(&cluster, other, "cut", "service").await;
     wire.until("data: told 1").await;
@@ -352,7 +393,10 @@ async fn no_piece_of_a_body_leaves_before_what_it_rests_on_is_committed() {
     gate("early").add_permits(1);
     eventually("the actor writes on", || async { runs("early sends") > sent }).await;
     let rest = wire.rest().await;
-    assert!(!rest.contains("data: 1 5"), "it tells of a turn that is not committed: {rest:?}");
+    assert!(
+        !rest.contains("data: 1 5"),
+        "it tells of a turn that is not committed: {rest:?}"
+    );
     assert!(!rest.contains("0\r\n\r\n"), "{rest:?}");
     assert!(add.await.unwrap().is_err());
 }

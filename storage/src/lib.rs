@@ -10,6 +10,9 @@
 mod batch;
 mod disk;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod group;
 mod log;
 mod machine;

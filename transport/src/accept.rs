@@ -186,12 +186,7 @@ async fn streams(
     }
 }
 
-async fn serve_exchange(
-    shared: &Shared,
-    peer: PeerId,
-    send: quinn::SendStream,
-    receive: quinn::RecvStream,
-) {
+async fn serve_exchange(shared: &Shared, peer: PeerId, send: quinn::SendStream, receive: quinn::RecvStream) {
     match timeout(PREAMBLE_TIME, exchange::accept(send, receive, peer.clone())).await {
         Ok(Ok(inbound)) => shared.handler.exchange(inbound),
         // Dropping both halves has told the peer.

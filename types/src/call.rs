@@ -5,8 +5,8 @@
 use bincode::{Decode, Encode};
 
 use crate::{
-    ActorId, ConnId, ConnKind, Door, Epoch, HttpBody, HttpRequest, Key, RegionId, RequestId, ShardId, Slot, Version,
-    limits, slot_of,
+    ActorId, ConnId, ConnKind, Door, Epoch, HttpBody, HttpRequest, Key, RegionId, RequestId, ShardId, Slot,
+    Version, limits, slot_of,
 };
 
 /// Which actor is meant.
@@ -164,11 +164,22 @@ pub enum Consistency {
     /// As if executed between call and reply, alone.
     #[default]
     Linearizable,
-    /// May answer from a replica whose state is at most this many milliseconds old.
+    /// May be answered with the state as it was at some moment since so many milliseconds before the call: without waiting
+    /// for turns that are under way, without waking the actor, and by an owner that has been cut off from the others for less
+    /// than that. Never with anything that is not committed. It is for reads (`&self`) of actors that keep nothing in
+    /// variables and whose state is replicated; everything else is answered as without it.
     Stale {
-        /// Greatest age, in milliseconds.
+        /// Greatest age, in milliseconds. 0 is fresh.
         max_age_ms: u32,
     },
+}
+
+impl Consistency {
+    /// A read that may be this old; 49 days at most.
+    pub fn stale(max_age: std::time::Duration) -> Self {
+        let max_age_ms = u32::try_from(max_age.as_millis()).unwrap_or(u32::MAX);
+        Self::Stale { max_age_ms }
+    }
 }
 
 /// One call.
@@ -202,7 +213,7 @@ impl CallRequest {
     /// Checks what came from outside against the limits.
     ///
     /// # Errors
-    /// `request.too_large`, `actor.key_too_large` and the like, naming value and limit.
+    /// `actor.invalid_request`, `actor.key_too_large` and the like, naming value and limit.
     pub fn check(&self) -> Result<(), crate::ActorError> {
         use crate::ActorError as E;
         if let Target::Key {

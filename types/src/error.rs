@@ -74,7 +74,7 @@ pub mod code {
     pub const STATE_TOO_LARGE: &str = "state_too_large";
     /// A message of a durable queue over its limit.
     pub const MESSAGE_TOO_LARGE: &str = "message_too_large";
-    /// An actor's durable queues hold as many messages as they may.
+    /// An actor's durable queues hold as many messages as they may, or its KV store as many bytes.
     pub const FULL: &str = "full";
     /// A hook ran longer than its time limit.
     pub const HOOK_TIMED_OUT: &str = "hook_timed_out";

@@ -19,7 +19,9 @@ mod route;
 
 pub use call::{CallMeta, CallOp, CallReply, CallRequest, Consistency, CreateSpec, Target};
 pub use clock::{Clock, WallMs};
-pub use conn::{ConnId, ConnIdError, ConnItem, ConnKind, ConnReply, Door, HttpBody, HttpReply, HttpRequest, Polled};
+pub use conn::{
+    ConnId, ConnIdError, ConnItem, ConnKind, ConnReply, Door, HttpBody, HttpReply, HttpRequest, Polled,
+};
 pub use error::{ActorError, CallError, Reaction, code, group};
 pub use ids::{
     ActorId, ActorIdError, ClusterId, Epoch, Incarnation, NodeId, RegionId, RequestId, SessionId, ShardId,

@@ -1,4 +1,4 @@
-//! W7: fan-out. One actor with many connections, each a WebSocket of its own through a gateway; callers let the actor tell
+//! W6: fan-out. One actor with many connections, each a WebSocket of its own through a gateway; callers let the actor tell
 //! all of them, one event a call.
 //!
 //! Every connection checks what it hears: each event once, in order, none left out. The latencies are those of the calls;
@@ -26,6 +26,7 @@ use crate::load::Caller;
 use crate::measure::{self, Case};
 use crate::report::{Fanout, Shape, Through, durable};
 use crate::tally::Failure;
+use crate::usage;
 use crate::workloads::{IN_FLIGHT, PREPARE_MAX};
 
 /// Few: each call stands for as many deliveries as there are connections.
@@ -53,10 +54,12 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let room = bed.client().get::<BenchRoom>(KEY);
     room.told().timeout(PREPARE_MAX).await?;
     let (stop, stopped) = watch::channel(None);
+    let before = resident(&bed)?;
     let mut listeners = listen(&bed, bench.options.connections, &stopped).await?;
+    let grown = resident(&bed)?.saturating_sub(before);
     for callers in bench.options.callers_or(&CALLERS) {
         let case = Case {
-            workload: "W7",
+            workload: "W6",
             what: "an event to every connection of one actor",
             shape: Shape::Hot,
             actors: Some(1),
@@ -76,6 +79,7 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
             // Each answered call is an event in every connection; that all of them arrive is checked at the end.
             deliveries: record.ops * connections,
             rate: record.rate * connections as f64,
+            bytes_each: grown / connections.max(1),
         });
         bench.report(record)?;
     }
@@ -86,6 +90,15 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     }
     bed.stop().await;
     Ok(())
+}
+
+/// What the nodes hold in memory, in bytes.
+fn resident(bed: &Bed) -> anyhow::Result<u64> {
+    let nodes = bed.cluster.pids();
+    nodes
+        .into_values()
+        .map(|pid| Ok(usage::resident(pid)?.total))
+        .sum()
 }
 
 fn room_of(cluster: &Cluster) -> BenchRoomHandle {

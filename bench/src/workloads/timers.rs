@@ -1,4 +1,4 @@
-//! W6: timers. Many actors, each with one schedule; all of them are due within a few seconds.
+//! W7: timers. Many actors, each with one schedule; all of them are due within a few seconds.
 //!
 //! Lateness is what the actor sees: its clock when the action begins, less the time it was due at. Its latencies are in
 //! this run's percentiles. A schedule may be late, never early.
@@ -49,7 +49,7 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let (tally, early) = fired(bed.client(), timers).await?;
     let after = Sample::take(&bed, &bench.retries).await?;
     let case = Case {
-        workload: "W6",
+        workload: "W7",
         what: "fire timers; latencies are how late they were",
         shape: Shape::Own,
         actors: usize::try_from(timers).ok(),

@@ -18,8 +18,8 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::line::{Answer, Line, Opening};
 use super::{
-    DRAINING, Ending, PING_EVERY, Pace, SILENCE_MAX, Socket, SocketTasks, WRITE_MAX, Wanted, close,
-    ending_of, is_passing, open, pause, send, target_of, visible,
+    DRAINING, Ending, Pace, Socket, SocketTasks, WRITE_MAX, Wanted, close, ending_of, is_passing, open,
+    pause, send, target_of, visible,
 };
 use crate::action::is_modern;
 use crate::address::Who;
@@ -154,9 +154,7 @@ impl Session {
     async fn run(&mut self, socket: &mut Socket, tasks: &SocketTasks) -> Option<Ending> {
         let mut pace = Pace::of(tasks);
         let mut heard = Instant::now();
-        let mut ping = tokio::time::interval(PING_EVERY);
-        ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        ping.reset();
+        let mut ping = tasks.pings();
         loop {
             let listens = pace.is_open() && self.subscribing.is_none() && self.actions.len() < ACTIONS_MAX;
             let step = tokio::select! {
@@ -181,7 +179,7 @@ impl Session {
                     }
                 }
                 _ = ping.tick() => {
-                    if listens && heard.elapsed() > SILENCE_MAX {
+                    if listens && heard.elapsed() > tasks.silence {
                         tracing::debug!(conn = %self.line.conn, "no pong: the client is gone");
                         return None;
                     }

@@ -35,19 +35,15 @@ use tokio_util::task::TaskTracker;
 
 use crate::address::{self, Address, Who, actor_id, shown};
 use crate::cbor::from_json;
+use crate::config::GatewayConfig;
 use crate::error::HttpError;
+use crate::patience::WRITE_MAX;
 use crate::service::Gateway;
 use crate::visitors::Visitor;
 use crate::{action, percent};
 
 /// How long the client of an accepted upgrade may take to begin.
 const UPGRADE_MAX: Duration = Duration::from_secs(10);
-/// How long a write may take: beyond, nobody reads any more.
-const WRITE_MAX: Duration = Duration::from_secs(15);
-/// How often a socket is pinged.
-const PING_EVERY: Duration = Duration::from_secs(5);
-/// Silence after which a socket counts as lost.
-const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// How long the other end may take to answer a close.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
 /// How long a refusal waits: framework bindings start over at once, without any pause of their own.
@@ -70,9 +66,44 @@ const DRAINING: &str = "draining";
 #[derive(Clone)]
 pub(crate) struct SocketTasks {
     pub(crate) stop: CancellationToken,
-    pub(crate) tracker: TaskTracker,
+    tracker: TaskTracker,
     /// The connection it came on; kept as long as the socket is open.
     pub(crate) visitor: Visitor,
+    /// How often a socket is pinged.
+    ping: Duration,
+    /// Silence after which a socket counts as lost.
+    silence: Duration,
+}
+
+impl SocketTasks {
+    /// For sockets with the times of these settings.
+    pub(crate) fn new(
+        config: &GatewayConfig,
+        stop: CancellationToken,
+        tracker: TaskTracker,
+        visitor: Visitor,
+    ) -> Self {
+        Self {
+            stop,
+            tracker,
+            visitor,
+            ping: config.socket_ping(),
+            silence: config.socket_silence(),
+        }
+    }
+
+    /// When to ping next.
+    fn pings(&self) -> tokio::time::Interval {
+        let mut ping = tokio::time::interval(self.ping);
+        ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        ping.reset();
+        ping
+    }
+
+    /// Whether what a request begins may last longer than the request: a socket, or an answer that is streamed.
+    pub(crate) fn are_needed_by<B>(request: &http::Request<B>) -> bool {
+        request.headers().contains_key(UPGRADE) || request.uri().path().contains("/request")
+    }
 }
 
 /// When the next frame of a socket is read: what is beyond a rate waits where it is, with the client.
@@ -136,6 +167,12 @@ impl Ending {
     /// The cluster cannot serve now: the one reason that every client comes back after.
     fn unavailable() -> Self {
         Self::new(1011, format!("{}.{}", group::GUARD, code::SERVICE_UNAVAILABLE))
+    }
+
+    /// As [`Self::unavailable`], and says which limit that is: behind a `#`, where clients look for no code.
+    fn too_many(limit: usize) -> Self {
+        let Self { code, reason } = Self::unavailable();
+        Self::new(code, format!("{reason}#max-sockets={limit}"))
     }
 }
 
@@ -272,7 +309,7 @@ pub(crate) fn accept(gateway: &Arc<Gateway>, mut request: Request) -> Result<Res
             let limit = gateway.config.max_sockets;
             tracing::warn!(limit, "too many WebSockets are open on this node");
             if let Some(socket) = open(upgrade, 0).await {
-                close(socket, Ending::unavailable()).await;
+                close(socket, Ending::too_many(limit)).await;
             }
             return;
         };

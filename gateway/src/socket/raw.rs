@@ -15,8 +15,8 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::line::{Answer, Line, Opening};
 use super::{
-    DRAINING, Ending, PING_EVERY, Pace, SILENCE_MAX, Socket, SocketTasks, Wanted, close, ending_of,
-    is_passing, open, refuse, send, target_of, visible,
+    DRAINING, Ending, Pace, Socket, SocketTasks, Wanted, close, ending_of, is_passing, open, refuse, send,
+    target_of, visible,
 };
 use crate::service::Gateway;
 
@@ -70,9 +70,7 @@ type Sent = BoxFuture<'static, Result<CallReply, CallError>>;
 async fn run(socket: &mut Socket, line: &mut Line, tasks: &SocketTasks) -> Option<Ending> {
     let mut pace = Pace::of(tasks);
     let mut heard = Instant::now();
-    let mut ping = tokio::time::interval(PING_EVERY);
-    ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    ping.reset();
+    let mut ping = tasks.pings();
     let mut poll = line.poll();
     let mut sending: Option<Sent> = None;
     loop {
@@ -108,7 +106,7 @@ async fn run(socket: &mut Socket, line: &mut Line, tasks: &SocketTasks) -> Optio
                 sending = Some(line.ask_op(CallOp::Message { conn, text, data }));
             }
             _ = ping.tick() => {
-                let silent = sending.is_none() && pace.is_open() && heard.elapsed() > SILENCE_MAX;
+                let silent = sending.is_none() && pace.is_open() && heard.elapsed() > tasks.silence;
                 if silent || !send(socket, Message::Ping(Default::default())).await {
                     return None;
                 }

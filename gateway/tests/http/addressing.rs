@@ -40,6 +40,24 @@ async fn all_three_forms_reach_the_same_actor() {
 }
 
 #[tokio::test]
+async fn an_actor_has_a_second_address_for_raw_requests() {
+    let server = Server::start().await;
+    for (path, inner) in [("http/a/b", "/a/b"), ("http/", "/"), ("http", "/")] {
+        let answer = server
+            .get(&format!("/actors/counter/{path}?x=1&{CREATE}&rvt-key=k"))
+            .await;
+        assert_eq!(
+            (answer.status, answer.body),
+            (418, format!("GET {inner}?x=1 1").into_bytes())
+        );
+    }
+    // Without a key it is a path of the manager, and there is none like it.
+    for path in ["/actors/counter/http/a", "/actors/counter/https?rvt-key=k"] {
+        assert_eq!(server.get(path).await.status, 404, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_header_form_without_an_id_is_refused() {
     let server = Server::start().await;
     let answer = server

@@ -10,5 +10,6 @@ mod hostile;
 mod manager;
 mod plain;
 mod sockets;
+mod stalled;
 mod tls;
 mod web_sockets;

@@ -230,6 +230,51 @@ async fn names_are_those_of_the_registered_types() {
 }
 
 #[tokio::test]
+async fn a_namespace_is_made_once_and_listed_by_administrators_only() {
+    let server = Server::start().await;
+    let body = |name: &str| serde_json::json!({ "name": name }).to_string();
+    let find = "GET /actors?name=counter&key=k&namespace=shop";
+    server
+        .send(find, &[], b"")
+        .await
+        .is_error(400, "namespace/not_found");
+    for created in [true, false] {
+        let answer = server.send("PUT /namespaces", &[], body("shop").as_bytes()).await;
+        assert_eq!(
+            answer.json(),
+            json!({"namespace": {"name": "shop"}, "created": created})
+        );
+    }
+    assert_eq!(server.send(find, &[], b"").await.json()["actors"], json!([]));
+    let names = [
+        json!({"name": "default"}),
+        json!({"name": "other"}),
+        json!({"name": "shop"}),
+    ];
+    assert_eq!(
+        server.get("/namespaces").await.json(),
+        json!({"namespaces": names})
+    );
+    server
+        .send("PUT /namespaces", &[], b"{}")
+        .await
+        .is_error(400, "api/bad_request");
+    server
+        .send("DELETE /namespaces", &[], b"")
+        .await
+        .is_error(405, "api/method_not_allowed");
+
+    let guarded = Server::with(Memory::guarded(), GatewayConfig::default()).await;
+    guarded.get("/namespaces").await.is_error(401, "api/unauthorized");
+    let secret = [("authorization", "Bearer secret-token")];
+    let line = "PUT /namespaces";
+    guarded
+        .send(line, &secret, body("shop").as_bytes())
+        .await
+        .is_error(403, "api/forbidden");
+}
+
+#[tokio::test]
 async fn listing_and_deleting_ask_for_more_than_finding() {
     let server = Server::with(Memory::guarded(), GatewayConfig::default()).await;
     server

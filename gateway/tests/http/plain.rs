@@ -1,7 +1,7 @@
 //! Routes about the node, and what every answer carries.
 
 use clinch_gateway::GatewayConfig;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::client::{Server, request, within};
@@ -188,10 +188,23 @@ async fn an_actor_is_inspected_by_those_who_may() {
         server.get(&of("connections")).await.json(),
         json!({"connections": []})
     );
+    let summary = server.get(&of("summary")).await.json();
     assert_eq!(
-        server.get(&of("summary")).await.json()["rpcs"],
-        json!(["increment"])
+        (
+            &summary["rpcs"],
+            &summary["queueSize"],
+            &summary["isStateEnabled"]
+        ),
+        (&json!(["increment"]), &json!(0), &json!(true)),
+        "{summary}"
     );
+    for (flag, value) in [
+        ("isDatabaseEnabled", json!(false)),
+        ("isWorkflowEnabled", json!(false)),
+        ("workflowState", Value::Null),
+    ] {
+        assert_eq!(summary.get(flag), Some(&value), "{summary}");
+    }
     assert_eq!(
         server.get(&of("traces")).await.json(),
         json!({"otlp": [], "clamped": false})

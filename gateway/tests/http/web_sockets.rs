@@ -264,6 +264,36 @@ async fn raw_messages_pass_as_they_are() {
 }
 
 #[tokio::test]
+async fn a_socket_is_pinged_as_often_as_the_settings_say_and_lost_after_their_silence() {
+    let config = GatewayConfig {
+        socket_ping_ms: 100,
+        socket_silence_ms: 350,
+        ..GatewayConfig::default()
+    };
+    let server = Server::with(Memory::default(), config).await;
+    let id = server.actor("counter", "k").await;
+    for kind in ["connect", "websocket/x"] {
+        let mut client = server.connect().await;
+        let head = format!(
+            "GET /gateway/{id}/{kind} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        client.write_all(head.as_bytes()).await.unwrap();
+        let begun = tokio::time::Instant::now();
+        // A client that says nothing, not even that it is there.
+        let mut heard = Vec::new();
+        within(client.read_to_end(&mut heard)).await.unwrap();
+        let took = begun.elapsed();
+        assert!(
+            took >= std::time::Duration::from_millis(350),
+            "{kind}: lost after {took:?}"
+        );
+        let pings = heard.windows(2).filter(|frame| frame == &[0x89, 0]).count();
+        assert!((3..=4).contains(&pings), "{kind}: {pings} pings");
+    }
+}
+
+#[tokio::test]
 async fn sockets_over_their_limit_are_told_to_come_back_and_a_stop_closes_the_others() {
     let config = GatewayConfig {
         max_sockets: 1,
@@ -277,7 +307,7 @@ async fn sockets_over_their_limit_are_told_to_come_back_and_a_stop_closes_the_ot
     let mut second = open(&server, &path, "rivet").await;
     assert_eq!(
         closed(&mut second).await,
-        (1011, "guard.service_unavailable".into())
+        (1011, "guard.service_unavailable#max-sockets=1".into())
     );
     server.stop.cancel();
     // Without a dot: clients connect again, and their applications hear of no error.
@@ -354,6 +384,9 @@ async fn long_bodies_flow_both_ways_and_what_the_actor_refuses_is_not_read_to_it
     let long = vec![b'x'; REQUEST_MAX];
     let answer = server.send(&line, &[], &long).await;
     assert_eq!((answer.status, answer.body.len()), (200, REQUEST_MAX));
+    // The second answer to a request whose first was streamed has a head only.
+    let answer = server.get(&format!("/gateway/{id}/request/lost")).await;
+    answer.is_error(502, "guard/answer_lost");
     let long = vec![b'x'; REQUEST_MAX + 1];
     let answer = server.send(&line, &[], &long).await;
     answer.is_error(413, "guard/request_body_too_large");

@@ -5,13 +5,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ciborium::Value;
-use futures_util::StreamExt as _;
 use clinch_gateway::{Backend, BoxFuture, GatewayCall, ListQuery, Listing, Scope, StreamBody};
 use clinch_types::{
     ActorError, ActorId, ActorInfo, CallError, CallMeta, CallOp, CallReply, ConnId, ConnItem, ConnReply,
-    CreateSpec, Epoch, HttpBody, HttpReply, Key, Polled, RegionId, ShardId, Target, Version, WallMs, code, codec,
-    group, slot_of,
+    CreateSpec, Epoch, HttpBody, HttpReply, Key, Polled, RegionId, ShardId, Target, Version, WallMs, code,
+    codec, group, slot_of,
 };
+use futures_util::StreamExt as _;
 
 use super::actors::{self, Outcome, Turn};
 
@@ -19,6 +19,16 @@ use super::actors::{self, Outcome, Turn};
 pub(crate) const NAMESPACES: [&str; 2] = ["default", "other"];
 /// The only token known to a backend made with [`Memory::guarded`]; it allows all in `default` but administration.
 pub(crate) const TOKEN: &str = "secret-token";
+
+/// The head of an answer whose body is streamed.
+fn streamed() -> Vec<u8> {
+    let reply = HttpReply {
+        status: 200,
+        headers: Vec::new(),
+        body: HttpBody::Streamed { length: None },
+    };
+    codec::encode(&reply).expect("a short reply")
+}
 
 /// Longest request body it takes.
 pub(crate) const REQUEST_MAX: usize = 6 << 20;
@@ -46,6 +56,8 @@ pub(crate) struct Memory {
     record: bool,
     /// What connections are told.
     pub(crate) told: Mutex<Told>,
+    /// Namespaces made beside [`NAMESPACES`].
+    made: Mutex<Vec<String>>,
 }
 
 /// What every connection is told with its first question, and which questions came.
@@ -134,7 +146,7 @@ impl Memory {
                 let parts = [
                     ("state", record.state.clone()),
                     ("connections", Value::Array(Vec::new())),
-                    ("queue", Value::Null),
+                    ("queue", Value::Map(vec![("size".into(), 0.into())])),
                 ];
                 actors::cbor(&Value::Map(
                     parts.map(|(name, value)| (name.into(), value)).into(),
@@ -289,26 +301,29 @@ impl Backend for Memory {
         body: Option<StreamBody>,
     ) -> BoxFuture<'_, Result<(CallReply, Option<StreamBody>), CallError>> {
         Box::pin(async move {
-            let answered = self.call(call).await?;
+            let lost = matches!(&call.op, CallOp::Http(request) if request.uri == "/lost");
+            let mut answered = self.call(call).await?;
             let Some(body) = body else {
+                if lost {
+                    answered.output = streamed();
+                }
                 return Ok((answered, None));
             };
             let mut pieces = body.into_data_stream();
             let mut read = 0;
             while let Some(piece) = pieces.next().await {
-                read += piece.map_err(|error| ActorError::new("message", "broken_off", error.to_string()))?.len();
+                read += piece
+                    .map_err(|error| ActorError::new("message", "broken_off", error.to_string()))?
+                    .len();
                 if read > REQUEST_MAX {
                     let message = format!("at least {read} bytes, at most {REQUEST_MAX} are allowed");
                     return Err(ActorError::new("guard", "request_body_too_large", message).into());
                 }
             }
-            let reply = HttpReply {
-                status: 200,
-                headers: Vec::new(),
-                body: HttpBody::Streamed { length: None },
-            };
-            let output = codec::encode(&reply).expect("a short reply");
-            let pieces = (0..read).step_by(1 << 16).map(|_| Ok::<_, ActorError>("x".repeat(1 << 16)));
+            let output = streamed();
+            let pieces = (0..read)
+                .step_by(1 << 16)
+                .map(|_| Ok::<_, ActorError>("x".repeat(1 << 16)));
             let answer = StreamBody::from_stream(futures_util::stream::iter(pieces));
             Ok((CallReply { output, ..answered }, Some(answer)))
         })
@@ -350,8 +365,22 @@ impl Backend for Memory {
         }
     }
 
+    fn namespaces(&self) -> Vec<String> {
+        let mut all: Vec<String> = NAMESPACES.map(str::to_owned).into();
+        all.extend(lock(&self.made).iter().cloned());
+        all
+    }
+
+    fn create_namespace(&self, name: String) -> BoxFuture<'_, Result<bool, ActorError>> {
+        let new = !self.namespace_exists(&name);
+        if new {
+            lock(&self.made).push(name);
+        }
+        Box::pin(async move { Ok(new) })
+    }
+
     fn namespace_exists(&self, namespace: &str) -> bool {
-        NAMESPACES.contains(&namespace)
+        self.namespaces().iter().any(|known| known == namespace)
     }
 
     fn authorize(

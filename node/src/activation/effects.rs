@@ -142,6 +142,7 @@ impl Owner {
             .count();
         self.check_room(id, pushes)?;
         self.check_settled(id, &effects.queue)?;
+        self.check_kv(id, effects)?;
         self.check_schedules(id, effects)?;
         self.check_outbox(id, effects.sends.len())
     }
@@ -260,15 +261,7 @@ impl Owner {
         let version = slot.version;
         self.write_state(id, state);
         fp!("turn.state_written");
-        for (key, value) in effects.kv {
-            if planted!("kv-left-out") && version.0 % 8 == 0 {
-                continue;
-            }
-            match value {
-                Some(value) => self.put(&mut keys, keys::kv(id, &key), value),
-                None => self.delete(&mut keys, keys::kv(id, &key)),
-            }
-        }
+        self.write_kv(id, version.0, effects.kv, &mut keys);
         for op in effects.schedules {
             self.write_schedule(id, op, &mut keys);
         }

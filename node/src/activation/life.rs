@@ -211,6 +211,7 @@ impl Owner {
             self.delete(&mut written, keys::directory(hash));
         }
         self.delete(&mut written, keys::state(id));
+        self.delete(&mut written, keys::kv_bytes(id));
         // KV entries may be many: a mark makes sure that later batches (or a later owner) delete all of them.
         self.put(
             &mut written,

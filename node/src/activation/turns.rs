@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use clinch_actor::{ActionKind, BoxFuture, Error, Hook, Origin, StateArc, Turn, TurnInit};
-use clinch_types::{ActorId, CallReply, RequestId, codec, planted};
+use clinch_types::{ActorId, CallError, CallReply, RequestId, codec, planted};
 use tokio::time::Instant;
 
 use super::run::{Ended, Exclusive, Outcome, poll_now, spawn, timed_out};
 use super::slot::{Open, Running, Work};
 use super::visits::Visited;
-use crate::shard::Owner;
+use crate::shard::{Owner, ShardContext};
 
 impl Owner {
     /// Starts whatever the actor can do now. Call after anything that may have made room.
@@ -136,7 +136,7 @@ impl Owner {
         if open.deadline <= now {
             let reason = "the call's time was up while it waited for its actor".into();
             let shard = self.context.id;
-            return self.answer(open, Err(clinch_types::CallError::Unavailable { shard, reason }));
+            return self.answer(open, Err(CallError::Unavailable { shard, reason }));
         }
         let Some(Visited {
             open,
@@ -404,11 +404,7 @@ impl Owner {
         outcome: Outcome<Result<Vec<u8>, Error>>,
         limit: std::time::Duration,
     ) {
-        let result = match outcome {
-            Outcome::Done(result) => result.and_then(super::effects::check_output),
-            Outcome::Panicked(text) => Err(Error::internal(format!("the action panicked: {text}"))),
-            Outcome::TimedOut => Err(timed_out("the action", limit)),
-        };
+        let result = answer_of(&self.context, id, open.request, outcome, limit);
         match result {
             Ok(output) => {
                 if let Some(turn) = interleaved {
@@ -421,10 +417,7 @@ impl Owner {
                 let reply = self.reply_of(id, &open, output);
                 self.answer_after(seq, open, Ok(reply));
             }
-            Err(error) => {
-                let error = self.explain(id, open.request, &error);
-                self.answer_after(seq, open, Err(error));
-            }
+            Err(error) => self.answer_after(seq, open, Err(error)),
         }
     }
 
@@ -437,12 +430,8 @@ impl Owner {
     }
 
     /// The error as the caller may see it; what it may not see goes to the log under a reference.
-    pub(crate) fn explain(&self, id: ActorId, request: RequestId, error: &Error) -> clinch_types::CallError {
-        let reference = format!("{:012x}", self.context.rng.u128() as u64 & 0xffff_ffff_ffff);
-        if let Some(cause) = error.internal_cause() {
-            tracing::error!(actor = %id, %request, reference, cause = %cause, "internal error in actor code");
-        }
-        error.clone().into_definite().into_call_error(&reference)
+    pub(crate) fn explain(&self, id: ActorId, request: RequestId, error: &Error) -> CallError {
+        explain(&self.context, id, request, error)
     }
 
     fn resolve(&mut self, id: ActorId, open: Open) {
@@ -471,6 +460,30 @@ impl Owner {
             result => self.answer_after(seq, open, result),
         }
     }
+}
+
+/// The answer of an action that does not hold the state, or the error as the caller may see it.
+pub(crate) fn answer_of(
+    context: &ShardContext,
+    id: ActorId,
+    request: RequestId,
+    outcome: Outcome<Result<Vec<u8>, Error>>,
+    limit: std::time::Duration,
+) -> Result<Vec<u8>, CallError> {
+    let result = match outcome {
+        Outcome::Done(result) => result.and_then(super::effects::check_output),
+        Outcome::Panicked(text) => Err(Error::internal(format!("the action panicked: {text}"))),
+        Outcome::TimedOut => Err(timed_out("the action", limit)),
+    };
+    result.map_err(|error| explain(context, id, request, &error))
+}
+
+fn explain(context: &ShardContext, id: ActorId, request: RequestId, error: &Error) -> CallError {
+    let reference = format!("{:012x}", context.rng.u128() as u64 & 0xffff_ffff_ffff);
+    if let Some(cause) = error.internal_cause() {
+        tracing::error!(actor = %id, %request, reference, cause = %cause, "internal error in actor code");
+    }
+    error.clone().into_definite().into_call_error(&reference)
 }
 
 /// What makes one turn different from another.

@@ -148,10 +148,8 @@ async fn get(common: &Common, name: &str, key: &[String]) -> Outcome {
 
 async fn call(common: &Common, name: &str, rest: &[String]) -> Outcome {
     let (key, action, args) = split_call(rest)?;
-    if common.namespace != "default" {
-        return Err(Failure::usage("calls are made in the namespace `default` only"));
-    }
-    let output = common.remote.client()?.call(name, key, action, args).await?;
+    let client = common.remote.client()?.in_namespace(&common.namespace);
+    let output = client.call(name, key, action, args).await?;
     print(&output.to_string())
 }
 

@@ -13,6 +13,7 @@ mod demo;
 mod dev;
 mod exit;
 pub mod local;
+mod namespace_commands;
 mod remote;
 mod start;
 mod terminal;
@@ -58,6 +59,7 @@ enum Command {
     Status(cluster_commands::StatusArgs),
     Shards(cluster_commands::ShardsArgs),
     Actors(actor_commands::Args),
+    Namespaces(namespace_commands::Args),
     Cert(cert::Args),
 }
 
@@ -121,6 +123,7 @@ fn run(command: Command, registry: Registry) -> Outcome {
             Command::Status(args) => cluster_commands::status(&args).await,
             Command::Shards(args) => cluster_commands::shards(&args).await,
             Command::Actors(args) => actor_commands::run(&args).await,
+            Command::Namespaces(args) => namespace_commands::run(&args).await,
             Command::Cert(args) => cert::run(&args),
         }
     });

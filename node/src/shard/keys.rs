@@ -9,6 +9,7 @@
 //! | `K` hash of (namespace, name, key) | id |
 //! | `S` id | version, code version, state |
 //! | `V` id, KV key | KV value |
+//! | `B` id | bytes of all KV keys and values of the actor |
 //! | `I` id, schedule id | due time: the schedules of one actor |
 //! | `T` due, id, schedule id | action and arguments: the schedules in order of time |
 //! | `D` session, number | dedup record; number 0 holds the session's floor |
@@ -66,6 +67,10 @@ pub(crate) fn kv(id: ActorId, key: &[u8]) -> Vec<u8> {
 
 /// Length of what stands before the user's part of a KV key.
 pub(crate) const KV_PREFIX: usize = 17;
+
+pub(crate) fn kv_bytes(id: ActorId) -> Vec<u8> {
+    with_id(b'B', id, &[])
+}
 
 pub(crate) fn schedule_of_actor(id: ActorId, schedule: ScheduleId) -> Vec<u8> {
     with_id(b'I', id, &schedule.0.to_be_bytes())

@@ -20,6 +20,7 @@ mod pipeline;
 mod provisional;
 pub(crate) mod records;
 mod rpc;
+mod stale;
 mod task;
 pub(crate) mod vigil;
 

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use clinch_actor::{ActorType, Error, ReadState, Turn, UpdateState};
 use clinch_types::{
-    ActorId, CallError, CallMeta, CallReply, Epoch, RequestId, Version, WallMs, code, codec, fp, group,
-    planted,
+    ActorId, CallError, CallMeta, CallReply, CallRequest, Epoch, RequestId, Version, WallMs, code, codec, fp,
+    group, planted,
 };
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
@@ -37,6 +37,12 @@ pub(crate) enum Internal {
         turn: Arc<Turn>,
         work: UpdateState,
         done: oneshot::Sender<Result<Box<dyn std::any::Any + Send>, Error>>,
+    },
+    /// A read that might have been answered from an older state is to be answered after all.
+    Fresh {
+        request: Box<CallRequest>,
+        deadline: Instant,
+        reply: ReplyTo,
     },
     /// Work beside the turns waits until what its actor has executed is committed.
     Settled {
@@ -394,6 +400,11 @@ impl Owner {
                 work,
                 done,
             } => (actor, turn.life.clone(), Work::Update { turn, work, done }),
+            Internal::Fresh {
+                request,
+                deadline,
+                reply,
+            } => return self.admit(*request, deadline, reply),
             Internal::Settled { turn, done } => {
                 // Of another life: the answer's sender is dropped, which tells the work.
                 let slot = self.slots.get(&turn.actor.id);

@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::linger::Linger;
+use super::stale::{self, StaleRead};
 use super::{EventHub, Internal, Owner, Owners, Raft, Release, ReplyTo, ShardHandle, ShardMsg};
 use crate::activation::Ended;
 use crate::config::NodeConfig;
@@ -98,6 +99,8 @@ pub(crate) struct ShardTask {
     /// A round that must end before the shard may be taken over: recovery after a start, or a barrier behind
     /// proposals that this node made earlier in the same term and has lost sight of.
     settling: Option<tokio::sync::oneshot::Receiver<bool>>,
+    /// The last term in which this node owned the shard.
+    owned: Option<Epoch>,
     /// The term in which ownership was given up while still leading.
     given_up: Option<Epoch>,
     /// Since when this node leads (as far as this task knows).
@@ -154,6 +157,7 @@ impl ShardTask {
             confirming: Vec::new(),
             owners,
             settling: None,
+            owned: None,
             given_up: None,
             led_since: Instant::now(),
             recheck: false,
@@ -197,12 +201,7 @@ impl ShardTask {
                         }
                     }
                 }
-                Some(message) = self.internal.recv() => {
-                    // Without an owner the answer's sender is dropped, which tells the action.
-                    if let Role::Owner { owner, .. } = &mut self.role {
-                        owner.internal(message);
-                    }
-                }
+                Some(message) = self.internal.recv() => self.internal(message),
                 taken = self.rx.recv_many(&mut messages, TAKE_MAX) => {
                     if taken == 0 {
                         break;
@@ -287,6 +286,7 @@ impl ShardTask {
             Ok(owner) => {
                 fp!("shard.after_take_over");
                 metrics::counter!(OWNER_CHANGES).increment(1);
+                self.owned = Some(epoch);
                 self.role = Role::Owner {
                     owner: Box::new(owner),
                     leader,
@@ -423,7 +423,56 @@ impl ShardTask {
         }
     }
 
+    fn internal(&mut self, message: Internal) {
+        match (message, &mut self.role) {
+            (
+                Internal::Fresh {
+                    request,
+                    deadline,
+                    reply,
+                },
+                _,
+            ) => self.call(request, deadline, reply),
+            (message, Role::Owner { owner, .. }) => owner.internal(message),
+            // The answer's sender is dropped, which tells the action.
+            (_, Role::Recovering { .. } | Role::Follower) => {}
+        }
+    }
+
+    /// Answers a read that may be of an older state, if it can be; gives every other call back.
+    fn stale(
+        &self,
+        request: Box<CallRequest>,
+        deadline: Instant,
+        reply: ReplyTo,
+    ) -> Option<(Box<CallRequest>, Instant, ReplyTo)> {
+        let epoch = stale::max_age(&request).and_then(|max_age| self.known_within(max_age));
+        let Some(epoch) = epoch else {
+            return Some((request, deadline, reply));
+        };
+        match StaleRead::new(self.context.clone(), epoch, request, deadline, reply) {
+            Ok(read) => {
+                read.run();
+                None
+            }
+            Err(fresh) => Some(fresh),
+        }
+    }
+
+    /// The epoch in which this node has been the owner, if a majority is known to have followed it within this time. Also of
+    /// an ownership that was given up since: what it had answered before that moment is all there was.
+    fn known_within(&self, max_age: Duration) -> Option<Epoch> {
+        let leading = self.raft.as_leader().ok()?;
+        let acked = leading.last_quorum_acked()?;
+        let epoch = Epoch(leading.term());
+        let owned = self.owned == Some(epoch) && self.context.reader.ready();
+        (owned && acked.elapsed() < max_age).then_some(epoch)
+    }
+
     fn call(&mut self, request: Box<CallRequest>, deadline: Instant, reply: ReplyTo) {
+        let Some((request, deadline, reply)) = self.stale(request, deadline, reply) else {
+            return;
+        };
         if matches!(self.role, Role::Recovering { .. }) && self.is_cut_off() {
             return reply.send(Err(self.cut_off()));
         }

@@ -471,6 +471,12 @@ impl TestCluster {
         self.registry = registry;
         for index in 0..self.configs.len() {
             if self.nodes[index].is_none() {
+                // QUIC keeps the socket for a moment, to tell peers that may not be there any more.
+                let address = self.configs[index].listen;
+                eventually("the address is free", || async {
+                    UdpSocket::bind(address).is_ok()
+                })
+                .await;
                 self.start_node(index).await;
             }
         }

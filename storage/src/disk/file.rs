@@ -76,10 +76,11 @@ impl FileDisk {
 
 impl Disk for FileDisk {
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
-        let entries = match std::fs::read_dir(self.path(dir)) {
+        let path = self.path(dir);
+        let entries = match std::fs::read_dir(&path) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
+            Err(error) => return Err(at(&path, error)),
         };
         let mut names = Vec::new();
         for entry in entries {
@@ -100,7 +101,7 @@ impl Disk for FileDisk {
             && let Some(parent) = path.parent()
             && !parent.exists()
         {
-            std::fs::create_dir_all(parent)?;
+            std::fs::create_dir_all(parent).map_err(|error| at(parent, error))?;
             sync_path(&self.dir)?;
         }
         let file = OpenOptions::new()
@@ -108,8 +109,9 @@ impl Disk for FileDisk {
             .write(true)
             .create(create)
             .truncate(false)
-            .open(path)?;
-        let file = Arc::new(RealFile(file));
+            .open(&path)
+            .map_err(|error| at(&path, error))?;
+        let file = Arc::new(RealFile { file, path });
         #[cfg(all(feature = "planted", debug_assertions))]
         return Ok(super::volatile::wrap(file));
         #[cfg(not(all(feature = "planted", debug_assertions)))]
@@ -117,11 +119,13 @@ impl Disk for FileDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        std::fs::rename(self.path(from), self.path(to))
+        let path = self.path(from);
+        std::fs::rename(&path, self.path(to)).map_err(|error| at(&path, error))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        std::fs::remove_file(self.path(name))
+        let path = self.path(name);
+        std::fs::remove_file(&path).map_err(|error| at(&path, error))
     }
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
@@ -131,35 +135,51 @@ impl Disk for FileDisk {
 
 /// Syncs a file or a directory by path.
 pub(crate) fn sync_path(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(|error| at(path, error))
+}
+
+/// Says which file an error is about: whoever reads "No space left on device" must know which device.
+fn at(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 #[derive(Debug)]
-struct RealFile(File);
+struct RealFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl RealFile {
+    fn named<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        result.map_err(|error| at(&self.path, error))
+    }
+}
 
 impl DiskFile for RealFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.named(self.file.metadata())?.len())
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         loop {
-            match self.0.read_at(buf, offset) {
+            match self.file.read_at(buf, offset) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return result,
+                result => return self.named(result),
             }
         }
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
+        self.named(self.file.write_all_at(bytes, offset))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.named(self.file.set_len(len))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.named(self.file.sync_data())
     }
 }

@@ -17,6 +17,8 @@ use clinch_types::{codec, fp};
 
 pub use self::sink::{ReceivedSnapshot, SnapshotSink};
 pub use self::source::SnapshotSource;
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::stream::records_of;
 use self::stream::{CHUNK_HEAD, Decoder, Record};
 use crate::disk::{self, DiskFile};
 use crate::machine::applied::Applied;

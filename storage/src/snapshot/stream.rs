@@ -201,6 +201,25 @@ impl Decoder {
     }
 }
 
+/// What is read from contents that arrive in sound chunks of this length, and the error that ended it.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn records_of(bytes: &[u8], len: usize) -> (Vec<String>, Option<String>) {
+    let (mut decoder, mut found) = (Decoder::default(), Vec::new());
+    for (number, payload) in (0..).zip(bytes.chunks(len)) {
+        if let Err(error) = decoder.feed(&chunk(number, payload)) {
+            return (found, Some(error.to_string()));
+        }
+        loop {
+            match decoder.next() {
+                Ok(Some(record)) => found.push(format!("{record:?}")),
+                Ok(None) => break,
+                Err(error) => return (found, Some(error.to_string())),
+            }
+        }
+    }
+    (found, None)
+}
+
 fn checked(bytes: &[u8], at: usize) -> Result<usize, StreamError> {
     let len = le_u32(bytes, at) as usize;
     if len > PART_MAX {

@@ -90,6 +90,19 @@ impl SledStore {
         }
     }
 
+    /// Runs sled, turning its panics and errors into plain errors that say where.
+    fn guarded<T>(&self, what: &str, run: impl FnOnce() -> sled::Result<T>) -> io::Result<T> {
+        let said = match catch_unwind(AssertUnwindSafe(run)) {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "sled panicked".to_owned(),
+        };
+        Err(io::Error::other(format!(
+            "{}, {what}: {said}",
+            self.dir.display()
+        )))
+    }
+
     fn sync_files(&self) -> io::Result<()> {
         File::open(self.dir.join("db"))?.sync_data()?;
         let blobs = self.dir.join(BLOBS);
@@ -168,18 +181,9 @@ fn free_name(dir: &Path) -> PathBuf {
         .expect("there are fewer than 2^32 damaged stores")
 }
 
-/// Runs sled, turning its panics and errors into plain errors.
-fn guarded<T>(what: &str, run: impl FnOnce() -> sled::Result<T>) -> io::Result<T> {
-    match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(io::Error::other(format!("state store, {what}: {error}"))),
-        Err(_) => Err(io::Error::other(format!("state store, {what}: sled panicked"))),
-    }
-}
-
 impl StateStore for SledStore {
     fn get(&self, key: &[u8]) -> io::Result<Option<Bytes>> {
-        let value = guarded("get", || self.tree.get(key))?;
+        let value = self.guarded("get", || self.tree.get(key))?;
         Ok(value.map(|v| Bytes::copy_from_slice(&v)))
     }
 
@@ -196,7 +200,7 @@ impl StateStore for SledStore {
         let copy = |pair: sled::Result<(sled::IVec, sled::IVec)>| {
             pair.map(|(k, v)| (Bytes::copy_from_slice(&k), Bytes::copy_from_slice(&v)))
         };
-        guarded("scan", || {
+        self.guarded("scan", || {
             let pairs = self.tree.range::<&[u8], _>((start, end));
             if reverse {
                 pairs.rev().take(limit).map(copy).collect()
@@ -210,7 +214,7 @@ impl StateStore for SledStore {
     /// from the first one on each read takes a lock that all share. Single writes also give sled's garbage collector the
     /// calls it needs to keep up (see docs/decisions/018).
     fn apply(&self, writes: Vec<KeyWrite>) -> io::Result<()> {
-        guarded("apply", || {
+        self.guarded("apply", || {
             for (key, value) in writes {
                 match value {
                     Some(value) => self.tree.insert(&key[..], &value[..])?,
@@ -222,7 +226,7 @@ impl StateStore for SledStore {
     }
 
     fn flush(&self) -> io::Result<()> {
-        guarded("flush", || self.db.flush())?;
+        self.guarded("flush", || self.db.flush())?;
         self.sync_files()
     }
 }

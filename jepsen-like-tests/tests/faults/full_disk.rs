@@ -1,0 +1,138 @@
+//! G1, G10: a disk that fills up under writes. The node says which file it cannot write and ends; what it acknowledged is
+//! there when there is room again. In a cluster the others serve on meanwhile.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use clinch_types::NodeId;
+use jepsen_like_tests::bed::{Bed, READY_MAX, keys};
+use jepsen_like_tests::workload::{ClientPlan, Load};
+
+use crate::ONE_AT_A_TIME;
+use crate::small_disk::SmallDisk;
+
+/// The file system: smaller than one segment of the log, so that every node fills it sooner or later.
+const DISK_MIB: u32 = 48;
+/// What is left of it when the load runs: seconds of writing.
+const LEFT: u64 = 3 << 20;
+/// Time to write that much, and to give up.
+const FULL_MAX: Duration = Duration::from_secs(90);
+/// Operations that must be answered before, and again afterwards.
+const OPERATIONS: usize = 100;
+/// What the system says of a full disk.
+const FULL: &str = "No space left on device";
+
+/// A cluster whose first node has its data on a small file system.
+async fn bed_on(disk: &SmallDisk, name: &'static str, nodes: u32) -> anyhow::Result<Bed> {
+    let mut linked = Ok(());
+    let bed = Bed::start_with(name, |options| {
+        options.nodes = nodes;
+        let folder = options.dir.join("node-1");
+        linked = std::fs::create_dir_all(&folder)
+            .and_then(|()| std::os::unix::fs::symlink(disk.path(), folder.join("data")));
+    })
+    .await?;
+    linked.context("putting the data on the small file system")?;
+    Ok(bed)
+}
+
+/// Waits until the first node has given up, and checks what it said last.
+async fn gives_up(bed: &Bed) -> anyhow::Result<()> {
+    let node = NodeId(1);
+    let ended = tokio::time::timeout(FULL_MAX, bed.cluster.exited(node)).await;
+    let log = std::fs::read_to_string(bed.cluster.log(node))?;
+    let status = ended.with_context(|| format!("it goes on with a full disk:\n{log}"))??;
+    ensure!(status.code() == Some(1), "it ended with {status}:\n{log}");
+    let last = log
+        .lines()
+        .rev()
+        .find(|line| line.contains("this node gives up"))
+        .with_context(|| format!("it does not say why it ends:\n{log}"))?;
+    let data = bed.cluster.dir().join("node-1/data");
+    ensure!(
+        last.contains(FULL) && last.contains(&data.display().to_string()),
+        "it does not say what is full: {last}"
+    );
+    ensure!(!log.contains("panicked"), "it panicked:\n{log}");
+    Ok(())
+}
+
+/// What callers were told while the disk was full.
+fn told(bed: &Bed) -> Vec<String> {
+    let operations = bed.calls.recorder.operations();
+    let errors = operations.iter().filter_map(|op| op.error.clone());
+    errors.filter(|error| error.contains(FULL)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g1_a_node_whose_disk_is_full_says_so_and_keeps_what_it_acknowledged() -> anyhow::Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let disk = SmallDisk::new(DISK_MIB)?;
+    let mut bed = bed_on(&disk, "g1-full-disk", 1).await?;
+    let keys = keys("f", 12);
+    let mut plans = vec![ClientPlan::new(bed.roaming(), &keys); 8];
+    plans.extend(vec![ClientPlan::new(bed.gateway(NodeId(1))?, &keys); 8]);
+    let load = Load::start(&bed.calls, plans);
+    bed.wait_acknowledged(OPERATIONS, READY_MAX).await?;
+    disk.leave(LEFT)?;
+    bed.calls.recorder.mark("the disk is nearly full");
+    gives_up(&bed).await?;
+    // Started again while it is still full, it says the same, or it serves with what is left until that is used up.
+    bed.cluster.restart(NodeId(1))?;
+    gives_up(&bed).await?;
+    let told = told(&bed);
+    ensure!(!told.is_empty(), "no caller was told that the disk is full");
+    println!(
+        "g1-full-disk: {} calls were told, for instance: {}",
+        told.len(),
+        told[0]
+    );
+    disk.make_room()?;
+    bed.cluster.restart(NodeId(1))?;
+    bed.cluster.wait_ready(READY_MAX).await?;
+    bed.wait_acknowledged(OPERATIONS, READY_MAX).await?;
+    load.stop().await;
+    bed.judge(&keys).await;
+    bed.pass().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g1_g10_the_others_take_over_from_a_node_whose_disk_is_full() -> anyhow::Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let disk = SmallDisk::new(DISK_MIB)?;
+    let mut bed = bed_on(&disk, "g1-full-disk-of-three", 3).await?;
+    let keys = keys("f", 24);
+    let mut plans = vec![ClientPlan::new(bed.roaming(), &keys); 4];
+    for node in bed.cluster.nodes() {
+        plans.extend(vec![ClientPlan::new(bed.gateway(node)?, &keys); 3]);
+    }
+    let load = Load::start(&bed.calls, plans);
+    bed.wait_acknowledged(OPERATIONS, READY_MAX).await?;
+    disk.leave(LEFT)?;
+    bed.calls.recorder.mark("the disk of node 1 is nearly full");
+    gives_up(&bed).await?;
+    let owned = bed.owned_by(NodeId(1), &keys).await?;
+    bed.wait_acknowledged(OPERATIONS, READY_MAX).await?;
+    for key in &keys {
+        let op = bed.calls.increment();
+        let answer = bed
+            .calls
+            .call(&bed.gateway(NodeId(2))?, "after", key, op, READY_MAX)
+            .await;
+        ensure!(
+            answer.is_ok(),
+            "{key} is not served by the others ({} were owned by the full one): {:?}",
+            owned.len(),
+            answer.error
+        );
+    }
+    disk.make_room()?;
+    bed.cluster.restart(NodeId(1))?;
+    bed.cluster.wait_ready(READY_MAX).await?;
+    bed.wait_acknowledged(OPERATIONS, READY_MAX).await?;
+    load.stop().await;
+    bed.judge(&keys).await;
+    bed.pass().await;
+    Ok(())
+}
