@@ -134,7 +134,9 @@ impl Role {
             Self::Events => vec![Op::Tell(number)],
             Self::Hall => vec![Op::Tell(number), Op::List],
             Self::Buyer => vec![Op::Buy(number)],
-            Self::Schedule | Self::Account | Self::Chain | Self::Queue | Self::Ticker | Self::Till => Vec::new(),
+            Self::Schedule | Self::Account | Self::Chain | Self::Queue | Self::Ticker | Self::Till => {
+                Vec::new()
+            }
         };
         first.into_iter().chain([self.look()]).collect()
     }

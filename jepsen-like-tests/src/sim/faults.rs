@@ -170,7 +170,11 @@ impl Fault {
             Self::PowerLossAll | Self::KillAll | Self::StateRot | Self::FullDisk => 1,
             Self::BitRot
             | Self::StateBack
-            | Self::PowerLossSeveral | Self::FailingSync | Self::Ring | Self::ClientCut | Self::Zombie => 2,
+            | Self::PowerLossSeveral
+            | Self::FailingSync
+            | Self::Ring
+            | Self::ClientCut
+            | Self::Zombie => 2,
             Self::PowerLoss | Self::Kill | Self::Pause | Self::HandOver | Self::Join => 4,
             // Most seeds have a few dozen events, and every place shall have its turn.
             Self::Place => 8,

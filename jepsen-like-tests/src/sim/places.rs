@@ -182,7 +182,9 @@ fn hit(inner: &RefCell<Inner>, place: &'static str) {
         return;
     };
     for slot in 0..inner.armed.len() {
-        let Some(armed) = inner.armed[slot].take() else { continue };
+        let Some(armed) = inner.armed[slot].take() else {
+            continue;
+        };
         match armed.comes_by(node, place) {
             Some(armed) => inner.armed[slot] = Some(armed),
             None => {

@@ -149,7 +149,9 @@ impl Stay<'_> {
         let rng = &mut self.program.rng;
         let calls = &self.program.crew.calls;
         if self.events.is_none() && rng.random_bool(0.4) {
-            calls.recorder.invoke(&self.name, &self.key, Op::Hark(self.number));
+            calls
+                .recorder
+                .invoke(&self.name, &self.key, Op::Hark(self.number));
             let events = tokio::time::timeout(OPEN_MAX, conn.on::<Put>()).await;
             self.events = events.ok().and_then(Result::ok);
             return self.events.is_some();

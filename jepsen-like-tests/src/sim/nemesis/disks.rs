@@ -140,12 +140,7 @@ impl Nemesis {
 
     /// A node whose disk is sound never loses its state.
     pub(in crate::sim) fn look_at_states(&mut self, sim: &Simulation) {
-        let faults = [
-            Fault::StateRot,
-            Fault::StateBack,
-            Fault::BitRot,
-            Fault::LyingSync,
-        ];
+        let faults = [Fault::StateRot, Fault::StateBack, Fault::BitRot, Fault::LyingSync];
         if faults.iter().any(|fault| self.plan.faults.contains(fault)) {
             return;
         }

@@ -31,7 +31,9 @@ impl Nemesis {
 
     /// Cuts an owner off when it has named its successor, before the votes are asked for.
     pub(super) fn part(&mut self, sim: &mut Simulation) {
-        let Some(parting) = self.parting.take() else { return };
+        let Some(parting) = self.parting.take() else {
+            return;
+        };
         if self.places.seen(PARTING) > parting.seen {
             self.deafen(sim, parting.node);
         } else if sim.now() < parting.until {

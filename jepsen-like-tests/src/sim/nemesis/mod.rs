@@ -395,8 +395,10 @@ impl Nemesis {
                 if sim.is_on(node) && !self.down.contains_key(&node) {
                     self.end_node(sim, node, false);
                     self.fired.count(Fault::PowerLoss);
-                    self.recorder
-                        .mark(format!("power-loss: node {}, after its disk had failed", node + 1));
+                    self.recorder.mark(format!(
+                        "power-loss: node {}, after its disk had failed",
+                        node + 1
+                    ));
                 }
             }
             Undo::HandBack(shard, node) => {
