@@ -106,6 +106,11 @@ impl HttpError {
         Self::new(group::INTERNAL, code::INTERNAL_ERROR, message)
     }
 
+    #[cfg(test)]
+    pub(crate) fn is(&self, group: &str, code: &str) -> bool {
+        self.error.is(group, code)
+    }
+
     /// Whether the actor asked for is not there.
     pub(crate) fn is_missing_actor(&self) -> bool {
         self.error.is(group::ACTOR, code::NOT_FOUND)

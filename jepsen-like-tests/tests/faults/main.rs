@@ -6,14 +6,12 @@
 //! it; only a power cut (simulated, or of a file system) shows that.
 
 mod failover;
-mod full_disk;
 mod in_flight;
 mod kill_all;
 mod many_sockets;
 mod minority;
 mod paused_owner;
 mod planted;
-mod small_disk;
 
 use tokio::sync::Mutex;
 

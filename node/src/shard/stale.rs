@@ -36,7 +36,7 @@ pub(crate) struct StaleRead {
 }
 
 /// What a read is made of.
-struct Found {
+pub(crate) struct Found {
     actor_type: Arc<dyn ActorType>,
     action: usize,
     meta: Arc<ActorMeta>,
@@ -54,28 +54,20 @@ pub(crate) fn max_age(request: &CallRequest) -> Option<std::time::Duration> {
 }
 
 impl StaleRead {
-    /// The read that this call is, if it is one that can be answered so: an action with `&self` of an actor that exists,
-    /// whose state is always stored, and that needs nothing but what is stored.
-    ///
-    /// # Errors
-    /// Gives back what is to be asked of the owner.
+    /// A read of what was found, for a call of an owner of this epoch.
     pub(crate) fn new(
         context: Arc<ShardContext>,
         epoch: Epoch,
-        request: Box<CallRequest>,
-        deadline: Instant,
-        reply: ReplyTo,
-    ) -> Result<Self, (Box<CallRequest>, Instant, ReplyTo)> {
-        match Found::of(&context, &request) {
-            Some(found) => Ok(Self {
-                context,
-                request,
-                deadline,
-                reply,
-                epoch,
-                found,
-            }),
-            None => Err((request, deadline, reply)),
+        found: Found,
+        (request, deadline, reply): (Box<CallRequest>, Instant, ReplyTo),
+    ) -> Self {
+        Self {
+            context,
+            request,
+            deadline,
+            reply,
+            epoch,
+            found,
         }
     }
 
@@ -186,7 +178,9 @@ impl StaleRead {
 }
 
 impl Found {
-    fn of(context: &ShardContext, request: &CallRequest) -> Option<Self> {
+    /// What a call asks for, if it can be answered so: by an action with `&self` of an actor that exists, whose state is
+    /// always stored, and that needs nothing but what is stored.
+    pub(crate) fn of(context: &ShardContext, request: &CallRequest) -> Option<Self> {
         // Visitors pass hooks, which write.
         if request.if_active || request.door.is_some() || request.params.is_some() || request.check().is_err()
         {

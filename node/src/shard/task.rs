@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::linger::Linger;
-use super::stale::{self, StaleRead};
+use super::stale::{self, Found, StaleRead};
 use super::{EventHub, Internal, Owner, Owners, Raft, Release, ReplyTo, ShardHandle, ShardMsg};
 use crate::activation::Ended;
 use crate::config::NodeConfig;
@@ -447,16 +447,13 @@ impl ShardTask {
         reply: ReplyTo,
     ) -> Option<(Box<CallRequest>, Instant, ReplyTo)> {
         let epoch = stale::max_age(&request).and_then(|max_age| self.known_within(max_age));
-        let Some(epoch) = epoch else {
-            return Some((request, deadline, reply));
+        let found = epoch.and_then(|epoch| Some((epoch, Found::of(&self.context, &request)?)));
+        let call = (request, deadline, reply);
+        let Some((epoch, found)) = found else {
+            return Some(call);
         };
-        match StaleRead::new(self.context.clone(), epoch, request, deadline, reply) {
-            Ok(read) => {
-                read.run();
-                None
-            }
-            Err(fresh) => Some(fresh),
-        }
+        StaleRead::new(self.context.clone(), epoch, found, call).run();
+        None
     }
 
     /// The epoch in which this node has been the owner, if a majority is known to have followed it within this time. Also of

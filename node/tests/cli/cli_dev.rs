@@ -1,10 +1,8 @@
 //! `clinch dev` and the commands that talk to it.
 
-mod cli_support;
-
 use std::path::Path;
 
-use cli_support::{Running, failure_of, free_base, stdout_of};
+use crate::cli_support::{Running, failure_of, free_base, stdout_of};
 use serde_json::Value;
 
 fn dev(dir: &Path, port: u16, log: &str) -> (Running, String) {

@@ -1,17 +1,15 @@
 //! What comes from outside and is wrong: refused with a reason, and the node serves on. Hostile packets below the frame
 //! are the transport's tests, the protocol of the gateway is the gateway's; here both are what a real node shows.
 
-mod common;
-
 use std::time::Duration;
 
+use crate::common::*;
 use clinch::prelude::*;
 use clinch::{ClusterConfig, SystemClock, TokenConfig};
 use clinch_transport::{ClusterCa, RefusalCode, TransportError};
 use clinch_types::{
     CallOp, Clock, CreateSpec, Key, ListRequest, NodeId, RequestId, ShardId, Target, codec, kind, limits,
 };
-use common::*;
 use tokio::time::timeout;
 
 fn registry() -> Registry {

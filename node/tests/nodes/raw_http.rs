@@ -1,10 +1,9 @@
 //! Raw HTTP answered by a service inside the actor, by the actor itself, and by nobody.
 
-mod common;
-
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use crate::common::TestCluster;
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::routing::get;
@@ -13,8 +12,7 @@ use clinch::http::{Request, Response};
 use clinch::prelude::*;
 use clinch::{Body, serve_request};
 use clinch_client::RoutedCall;
-use clinch_types::{CallError, CallOp, HttpBody, HttpReply, HttpRequest, Key, Target, codec};
-use common::TestCluster;
+use clinch_types::{CallError, CallOp, Door, HttpBody, HttpReply, HttpRequest, Key, Target, codec};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -123,4 +121,90 @@ async fn a_router_inside_an_actor_answers_and_what_it_does_not_is_passed_on() {
         5
     );
     assert_eq!(ask(&cluster, "GET", "/stock").await.unwrap(), said(200, "tea:7"));
+}
+
+/// Lets in who says so, and keeps who came and went.
+#[derive(Default, Serialize, Deserialize)]
+struct Guarded {
+    log: Vec<String>,
+}
+
+#[clinch::actor(name = "guarded")]
+impl Guarded {
+    #[hook]
+    fn before_connect(&self, c: &Ctx<Self>, user: Option<String>) -> Result<()> {
+        match (user.as_deref(), c.header("x-pass")) {
+            (Some("amy"), Some("sesame")) => Ok(()),
+            (user, _) => Err(Error::user("not_you", format!("{user:?} may not"))),
+        }
+    }
+
+    #[hook]
+    fn conn_state(user: String) -> String {
+        user
+    }
+
+    #[hook]
+    fn on_connect(&mut self, conn: &Conn<Self>) -> Result<()> {
+        self.log.push(format!("+{}", conn.state()?));
+        Ok(())
+    }
+
+    #[hook]
+    fn on_disconnect(&mut self, conn: &Conn<Self>) -> Result<()> {
+        self.log.push(format!("-{}", conn.state()?));
+        Ok(())
+    }
+
+    #[hook]
+    fn on_request(&mut self, c: &Ctx<Self>, request: Request<Bytes>) -> Result<Response<String>> {
+        let (user, path) = (c.conn()?.state()?, request.uri().path().to_owned());
+        self.log.push(format!("{user} asks {path}"));
+        match path.as_str() {
+            "/fail" => Err(Error::user("no", "not this")),
+            _ => Ok(Response::new(String::new())),
+        }
+    }
+
+    #[action]
+    fn log(&self) -> Vec<String> {
+        self.log.clone()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_raw_request_is_a_connection_as_long_as_it_lasts() {
+    let cluster = TestCluster::start(1, Registry::new().actor::<Guarded>()).await;
+    let ask = async |user: Option<&str>, pass: &str, uri: &str| {
+        let request = HttpRequest {
+            method: "GET".into(),
+            uri: uri.into(),
+            body: HttpBody::Whole(Vec::new()),
+        };
+        let target = Target::Key {
+            namespace: "default".into(),
+            name: "guarded".into(),
+            key: Key::new(["a"]).expect("a short key"),
+            create: Some(Default::default()),
+        };
+        let headers = vec![("x-pass".to_owned(), pass.to_owned())];
+        let call = RoutedCall {
+            params: user.map(|user| clinch::encode(&user).expect("a text").into()),
+            door: Some(Box::new(Door { conn: None, headers })),
+            ..RoutedCall::new(target, CallOp::Http(Box::new(request)))
+        };
+        cluster.node(0).cluster().router().exchange(call, None).await
+    };
+    let code = |answered: Result<clinch_client::Answered, CallError>| match answered {
+        Ok(_) => "let in".to_owned(),
+        Err(CallError::Failed(error)) => error.code,
+        Err(other) => panic!("{other:?}"),
+    };
+    assert_eq!(code(ask(None, "sesame", "/").await), "not_you");
+    assert_eq!(code(ask(Some("amy"), "", "/").await), "not_you");
+    assert_eq!(code(ask(Some("amy"), "sesame", "/a").await), "let in");
+    // All of it is one turn: what fails leaves neither the request nor its connection.
+    assert_eq!(code(ask(Some("amy"), "sesame", "/fail").await), "no");
+    let guarded = cluster.node(0).cluster().get::<Guarded>("a");
+    assert_eq!(guarded.log().await.unwrap(), ["+amy", "amy asks /a", "-amy"]);
 }

@@ -1,14 +1,12 @@
 //! Schedules (G7): never early, each once, whatever happens to their actor and its nodes in between.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::common::{PATIENCE, TestCluster, eventually, gate};
 use clinch::prelude::*;
 use clinch::{ScheduleId, SystemClock};
 use clinch_types::{Clock, WallMs};
-use common::{PATIENCE, TestCluster, eventually, gate};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 

@@ -1,15 +1,13 @@
 //! Limits of what an actor keeps and is asked, at their edges: the errors name the value and the limit.
 
-mod common;
-
 use std::time::Duration;
 
+use crate::common::{TestCluster, eventually, gate, ran, runs};
 use clinch::Body;
 use clinch::http::{Request, Response};
 use clinch::prelude::*;
 use clinch_client::RoutedCall;
 use clinch_types::{CallError, CallOp, ConnId, ConnKind, HttpBody, HttpRequest, Key, Target, limits};
-use common::{TestCluster, eventually, gate, ran, runs};
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 

@@ -1,16 +1,14 @@
 //! The guarantees of DESIGN §2 on running clusters. Kills of whole processes, lost packets and paused clocks are tested
 //! elsewhere; here nodes are stopped and started, and clients behave badly.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
+use crate::common::*;
 use clinch::prelude::*;
 use clinch_types::{CallError, CallOp, CallRequest, RequestId, SessionId};
-use common::*;
 use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 

@@ -1,10 +1,8 @@
 //! `clinch demo`: the proof, and that it is one.
 
-mod cli_support;
-
 use std::time::Duration;
 
-use cli_support::{run_within, text};
+use crate::cli_support::{run_within, text};
 use serde_json::Value;
 
 fn demo(args: &[&str]) -> (Option<i32>, Value, String) {
@@ -66,7 +64,7 @@ fn nothing_acknowledged_is_lost_when_all_nodes_are_killed_at_once() {
 /// Programs that are wrong on purpose: the demo must say so, whatever it is that they do.
 #[cfg(all(feature = "planted", debug_assertions))]
 mod broken {
-    use cli_support::{clinch, run_command};
+    use crate::cli_support::{clinch, run_command};
 
     use super::*;
 

@@ -1,12 +1,10 @@
 //! G4: what a turn did and asked for commits as a whole or not at all, whatever it did and however it ended.
 
-mod common;
-
 use std::time::Duration;
 
+use crate::common::{PATIENCE, TestCluster, eventually, ran, runs};
 use clinch::prelude::*;
 use clinch_types::WallMs;
-use common::{PATIENCE, TestCluster, eventually, ran, runs};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Serialize, Deserialize, Event)]

@@ -1,10 +1,10 @@
 //! `clinch up` and the local cluster behind it: real processes, killed, paused and restarted.
 
-mod cli_support;
-
 use std::time::Duration;
 
-use cli_support::{CALM, PATIENCE, Running, calm, free_base, lives, program, signal, stdout_of, wait_until};
+use crate::cli_support::{
+    CALM, PATIENCE, Running, calm, free_base, lives, program, signal, stdout_of, wait_until,
+};
 use clinch::cli::actors::Counter;
 use clinch::cli::local::{LocalCluster, LocalOptions, Ports};
 use clinch_types::NodeId;

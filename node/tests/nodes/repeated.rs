@@ -1,14 +1,12 @@
 //! Repeated schedules (G7): each tick once, never early, on the grid; what happens to the ticks nobody could fire.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::common::{TestCluster, eventually};
 use clinch::prelude::*;
 use clinch::{FireInfo, MissedTick, RunOutcome, ScheduleEntry, SystemClock};
 use clinch_types::{Clock, WallMs};
-use common::{TestCluster, eventually};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 

@@ -1,13 +1,11 @@
 //! The gateway of a node inside the web server of an application.
 
-mod common;
-
+use crate::common::{PATIENCE, http};
 use axum::Router;
 use axum::routing::get;
 use clinch::Frame;
 use clinch::http::{Request, Response};
 use clinch::prelude::*;
-use common::{PATIENCE, http};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

@@ -1,9 +1,7 @@
 //! How much one actor may keep in its KV store, to the byte, and whoever owns it.
 
-mod common;
-
+use crate::common::TestCluster;
 use clinch::prelude::*;
-use common::TestCluster;
 use serde::{Deserialize, Serialize};
 
 const MAX: usize = 1000;

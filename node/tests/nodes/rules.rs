@@ -1,12 +1,10 @@
 //! The rules of an action's life (DESIGN §5), each on a running cluster.
 
-mod common;
-
 use std::time::Duration;
 
+use crate::common::*;
 use clinch::prelude::*;
 use clinch_types::{Reaction, RequestId, SessionId};
-use common::*;
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 

@@ -1,11 +1,9 @@
 //! A cluster as its users see it.
 
-mod common;
-
 use std::time::Duration;
 
+use crate::common::{Counter, Probe, TestCluster, eventually, gate, probe_target};
 use clinch::prelude::*;
-use common::{Counter, Probe, TestCluster, eventually, gate, probe_target};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_node_alone_keeps_its_actors_over_a_restart() {

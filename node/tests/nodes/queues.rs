@@ -1,14 +1,12 @@
 //! Durable queues: what was pushed is dealt with at least once, in order, whoever pushed it and whatever fails meanwhile.
 
-mod common;
-
 use std::time::Duration;
 
+use crate::common::{RawClient, TestCluster, eventually, gate, ran, runs};
 use clinch::prelude::*;
 use clinch::{Client, ClientConfig};
 use clinch_transport::{CertBundle, PeerId};
 use clinch_types::{ActorId, CallError, CallOp, CallRequest, RequestId, SessionId, Target, limits};
-use common::{RawClient, TestCluster, eventually, gate, ran, runs};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -241,7 +239,7 @@ async fn a_full_queue_a_large_message_and_a_bad_name_are_refused_by_value_and_li
             wait: false,
         },
         target: worker_target("raw"),
-        ..common::request_for(
+        ..crate::common::request_for(
             "raw",
             "",
             (),
@@ -285,7 +283,7 @@ async fn g5_a_push_that_is_repeated_is_one_message() {
             key: clinch_types::Key::new(["repeated"]).unwrap(),
             create: Some(Default::default()),
         },
-        ..common::request_for(
+        ..crate::common::request_for(
             "",
             "",
             (),

@@ -1,11 +1,10 @@
 //! Bodies of raw HTTP that are streamed, from the client through a gateway to the actor and back.
 
-mod common;
-
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::common::{PATIENCE, TestCluster, eventually, gate, ran, runs};
 use axum::Router;
 use axum::response::sse::{Event, Sse};
 use axum::routing::get;
@@ -13,7 +12,6 @@ use clinch::http::{Request, Response};
 use clinch::prelude::*;
 use clinch::{Body, serve_request};
 use clinch_types::{Key, Target, limits};
-use common::{PATIENCE, TestCluster, eventually, gate, ran, runs};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -1,9 +1,7 @@
 //! Actors that chose to lose something lose no more than they said.
 
-mod common;
-
+use crate::common::{TestCluster, eventually, proposed};
 use clinch::prelude::*;
-use common::{TestCluster, eventually, proposed};
 use serde::{Deserialize, Serialize};
 
 macro_rules! tally {

@@ -1,12 +1,10 @@
 //! One-way sends: they leave with their turn or not at all, arrive exactly once and in order, whatever fails meanwhile.
 
-mod common;
-
 use std::time::Duration;
 
+use crate::common::{TestCluster, eventually, gate};
 use clinch::prelude::*;
 use clinch_types::{Key, Target};
-use common::{TestCluster, eventually, gate};
 use serde::{Deserialize, Serialize};
 
 /// Receives.

@@ -1,10 +1,8 @@
 //! Nodes that must not come into a cluster, and what they say.
 
-mod cli_support;
-
 use std::path::{Path, PathBuf};
 
-use cli_support::{PATIENCE, Running, free_base, program, stdout_of, wait_until};
+use crate::cli_support::{PATIENCE, Running, free_base, program, stdout_of, wait_until};
 use clinch::cli::local::{LocalCluster, LocalOptions};
 use clinch_types::NodeId;
 

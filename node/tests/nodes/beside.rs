@@ -1,15 +1,13 @@
 //! Life of an actor beside its turns: variables, hooks in their order and with their limits, `run`, spawned work, sleep and stop.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::common::{PATIENCE, TestCluster, eventually, gate};
 use clinch::prelude::*;
 use clinch_types::{Key, Target};
-use common::{PATIENCE, TestCluster, eventually, gate};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 

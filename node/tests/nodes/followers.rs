@@ -1,11 +1,9 @@
 //! Connections of programs and of actors: typed events, actions over them, and what is left when an owner goes.
 
-mod common;
-
+use crate::common::{PATIENCE, TestCluster, eventually, http};
 use clinch::ConnStatus;
 use clinch::prelude::*;
 use clinch_types::{Key, Target};
-use common::{PATIENCE, TestCluster, eventually, http};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 

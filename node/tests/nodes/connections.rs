@@ -1,10 +1,9 @@
 //! Connections and events: who is let in, what a connection is told and in which order, and what is left of it when its
 //! owner or its gateway goes.
 
-mod common;
-
 use std::time::Duration;
 
+use crate::common::{PATIENCE, TestCluster, eventually};
 use clinch::prelude::*;
 use clinch::{ConnId, Frame};
 use clinch_client::RoutedCall;
@@ -12,7 +11,6 @@ use clinch_types::{
     CallError, CallOp, CallReply, ConnItem, ConnKind, ConnReply, Door, Epoch, HttpBody, HttpReply,
     HttpRequest, Key, Polled, RequestId, Target, codec, limits,
 };
-use common::{PATIENCE, TestCluster, eventually};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 

@@ -1,12 +1,10 @@
 //! Reads that may be of an older state, and those that may not.
 
-mod common;
-
 use std::time::Duration;
 
+use crate::common::{Probe, TestCluster, eventually, gate, probe_target, runs};
 use clinch::Consistency;
 use clinch::prelude::*;
-use common::{Probe, TestCluster, eventually, gate, probe_target, runs};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 

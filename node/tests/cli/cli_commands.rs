@@ -1,8 +1,6 @@
 //! Commands that need no cluster: help, usage, configuration, certificates.
 
-mod cli_support;
-
-use cli_support::{clinch, failure_of, run, stdout_of, text};
+use crate::cli_support::{clinch, failure_of, run, stdout_of, text};
 
 #[test]
 fn every_command_has_help_with_an_example() {
@@ -85,12 +83,15 @@ const SOUND: &str = "node = 2\ndata-dir = \"data\"\ncert-dir = \"certs\"\nlisten
 fn config_check_passes_a_sound_file_and_shows_what_is_in_force() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("clinch.toml");
-    std::fs::write(&file, SOUND).unwrap();
+    std::fs::write(&file, format!("code-version = 7\n{SOUND}")).unwrap();
     let file = file.to_str().unwrap();
     assert!(stdout_of(&["config", "check", file]).contains("sound (node 2)"));
     let json: serde_json::Value =
         serde_json::from_str(&stdout_of(&["config", "check", file, "--json"])).unwrap();
-    assert_eq!(json["cluster"]["shards"], 16);
+    assert_eq!(
+        (&json["cluster"]["shards"], &json["code-version"]),
+        (&16.into(), &7.into())
+    );
     assert_eq!(json["data-dir"], dir.path().join("data").to_str().unwrap());
     let output = clinch(&["config", "check", file, "--json"])
         .env("CLINCH_RAFT_HEARTBEAT_MS", "50")

@@ -1,12 +1,10 @@
 //! The life of an actor: made, woken, put to sleep, destroyed; and the limits it meets.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::common::{Probe, TestCluster, eventually, gate, runs};
 use clinch::prelude::*;
-use common::{Probe, TestCluster, eventually, gate, runs};
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};

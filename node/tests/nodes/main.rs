@@ -1,0 +1,24 @@
+//! Whole nodes in one process: one program for all of these tests, since each links the whole product.
+
+mod common;
+
+mod bad_input;
+mod beside;
+mod cluster;
+mod connections;
+mod durability;
+mod embedded;
+mod followers;
+mod guarantees;
+mod kv_limit;
+mod lifecycle;
+mod limits;
+mod outbox;
+mod queues;
+mod raw_http;
+mod repeated;
+mod rollback;
+mod rules;
+mod schedules;
+mod stale;
+mod streams;
