@@ -54,6 +54,7 @@ fn push(queue: usize, body: usize) -> CallRequest {
 type Case = (&'static str, usize, &'static str, fn(usize) -> CallRequest);
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table, a limit each")]
 fn every_limit_of_a_call_is_checked_at_its_edge_and_named() {
     let cases: [Case; 18] = [
         ("namespace", limits::NAMESPACE_MAX, "actor.invalid_request", |n| {

@@ -21,11 +21,11 @@ pub(crate) const NAMESPACES: [&str; 2] = ["default", "other"];
 pub(crate) const TOKEN: &str = "secret-token";
 
 /// The head of an answer whose body is streamed.
-fn streamed() -> Vec<u8> {
+fn streamed(length: Option<u64>) -> Vec<u8> {
     let reply = HttpReply {
         status: 200,
         headers: Vec::new(),
-        body: HttpBody::Streamed { length: None },
+        body: HttpBody::Streamed { length },
     };
     codec::encode(&reply).expect("a short reply")
 }
@@ -305,7 +305,7 @@ impl Backend for Memory {
             let mut answered = self.call(call).await?;
             let Some(body) = body else {
                 if lost {
-                    answered.output = streamed();
+                    answered.output = streamed(None);
                 }
                 return Ok((answered, None));
             };
@@ -320,7 +320,7 @@ impl Backend for Memory {
                     return Err(ActorError::new("guard", "request_body_too_large", message).into());
                 }
             }
-            let output = streamed();
+            let output = streamed(Some(read as u64));
             let pieces = (0..read)
                 .step_by(1 << 16)
                 .map(|_| Ok::<_, ActorError>("x".repeat(1 << 16)));

@@ -63,11 +63,12 @@ pub(super) const SELDOM: [&str; 10] = [
 ];
 
 /// Every place in the product.
-pub(super) const ALL: [&str; 48] = [
+pub(super) const ALL: [&str; 49] = [
     "checkpoint.after_write",
     "checkpoint.before_flush",
     "checkpoint.before_write",
     "checkpoint.flushed",
+    "checkpoint.keys_written",
     "checkpoint.part_written",
     "life.erase",
     "log.after_sync",

@@ -39,7 +39,8 @@ const HEADERS_MS: i64 = 3000;
 const GONE_MAX: Duration = Duration::from_secs(60);
 const STEP_MAX: Duration = Duration::from_secs(240);
 /// Whom they all listen to.
-const CONNECT: &str = "gateway/counter/connect?rvt-namespace=default&rvt-method=getOrCreate&rvt-key=crowd";
+const CONNECT: &str =
+    "gateway/counter/connect?rvt-namespace=default&rvt-method=getOrCreate&rvt-runner=default&rvt-key=crowd";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_full_of_sockets_tells_everybody_everything_and_lets_the_bad_go() -> anyhow::Result<()> {

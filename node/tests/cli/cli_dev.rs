@@ -69,6 +69,24 @@ fn dev_serves_at_once_keeps_its_data_and_stops_when_told_to() {
         "{said}"
     );
 
+    namespaces_are_worlds_of_their_own(&gateway, ask);
+
+    node.signal(libc::SIGINT);
+    assert_eq!(node.wait(), Some(0), "{}", node.stderr());
+
+    let (mut node, _) = dev(dir.path(), base, "second.log");
+    assert_eq!(ask(&["namespaces", "ls"]), "default\nshop");
+    assert_eq!(ask(&["actors", "call", "counter", "a", "b", "increment"]), "4");
+    let id = listed["actors"][0]["actor_id"].as_str().unwrap();
+    ask(&["actors", "destroy", id]);
+    failure_of(&["actors", "get", "counter", "a", "b", "--gateway", &gateway], 1);
+    failure_of(&["actors", "destroy", id, "--gateway", &gateway], 1);
+    node.signal(libc::SIGTERM);
+    assert_eq!(node.wait(), Some(0), "{}", node.stderr());
+}
+
+/// `counter` with the key `a/b` exists in `default` only, at first.
+fn namespaces_are_worlds_of_their_own(gateway: &str, ask: impl Fn(&[&str]) -> String) {
     let said = failure_of(
         &[
             "actors",
@@ -79,7 +97,7 @@ fn dev_serves_at_once_keeps_its_data_and_stops_when_told_to() {
             "--namespace",
             "shop",
             "--gateway",
-            &gateway,
+            gateway,
         ],
         1,
     );
@@ -87,7 +105,7 @@ fn dev_serves_at_once_keeps_its_data_and_stops_when_told_to() {
     assert_eq!(ask(&["namespaces", "create", "shop"]), "shop is created");
     assert_eq!(ask(&["namespaces", "create", "shop"]), "shop was there already");
     assert_eq!(ask(&["namespaces", "ls"]), "default\nshop");
-    let said = failure_of(&["namespaces", "create", "a b", "--gateway", &gateway], 1);
+    let said = failure_of(&["namespaces", "create", "a b", "--gateway", gateway], 1);
     assert!(said.contains("a b"), "{said}");
     let in_shop = [
         "actors",
@@ -115,19 +133,6 @@ fn dev_serves_at_once_keeps_its_data_and_stops_when_told_to() {
     ]))
     .unwrap();
     assert_eq!(list["actors"].as_array().unwrap().len(), 1, "{list}");
-
-    node.signal(libc::SIGINT);
-    assert_eq!(node.wait(), Some(0), "{}", node.stderr());
-
-    let (mut node, _) = dev(dir.path(), base, "second.log");
-    assert_eq!(ask(&["namespaces", "ls"]), "default\nshop");
-    assert_eq!(ask(&["actors", "call", "counter", "a", "b", "increment"]), "4");
-    let id = listed["actors"][0]["actor_id"].as_str().unwrap();
-    ask(&["actors", "destroy", id]);
-    failure_of(&["actors", "get", "counter", "a", "b", "--gateway", &gateway], 1);
-    failure_of(&["actors", "destroy", id, "--gateway", &gateway], 1);
-    node.signal(libc::SIGTERM);
-    assert_eq!(node.wait(), Some(0), "{}", node.stderr());
 }
 
 #[test]

@@ -1,7 +1,5 @@
 //! Running the `clinch` program as its users do, with a time limit on everything.
 
-#![allow(dead_code, reason = "each test program uses a part of it")]
-
 use std::io::{BufRead as _, BufReader};
 use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};

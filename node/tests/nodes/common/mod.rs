@@ -1,9 +1,5 @@
 //! A cluster of nodes in one process, for tests: real sockets, real disks, real Raft.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "each test file uses its own part of this"
-)]
+#![allow(unreachable_pub, reason = "used by its siblings alone")]
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
