@@ -21,6 +21,7 @@ mod prefix;
 mod programs;
 mod rates;
 pub mod report;
+mod roles;
 mod run;
 mod summary;
 mod visitors;

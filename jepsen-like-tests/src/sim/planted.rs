@@ -244,6 +244,14 @@ const SELDOM: u64 = 60;
 const BATCH: u64 = 4;
 const BATCH_QUICK: u64 = 2;
 
+/// When a hunt that is not quick ends, in words; `most` is for a bug that stays unnoticed.
+pub(super) fn rule(most: u64) -> String {
+    let seldom = SELDOM.min(most);
+    format!(
+        "Each on up to {most} seeds until it is noticed, and on up to {seldom} until it was noticed {ENOUGH} times; {BATCH} seeds at a time."
+    )
+}
+
 /// What came of one bug.
 #[derive(Debug, Clone)]
 pub struct Score {
@@ -343,20 +351,13 @@ impl PlantedArgs {
             let of_seed = |seed: u64| known.iter().find(|t| t.bug == bug.name && t.seed == seed);
             let mut trials: Vec<Trial> = seeds.clone().filter_map(of_seed).cloned().collect();
             let new: Vec<u64> = seeds.clone().filter(|seed| of_seed(*seed).is_none()).collect();
-            let totals = args.many(&new, |_| {})?;
-            let died = totals.died.iter().map(|(seed, how)| Trial {
-                bug: bug.name.into(),
-                seed: *seed,
-                laws: vec![format!("the process died: {how}")],
-                lies: 0,
-            });
-            let ended = totals.summaries.iter().map(|summary| Trial {
-                bug: bug.name.into(),
-                seed: summary.seed,
-                laws: summary.broken.iter().map(|b| b.law.clone()).collect(),
-                lies: summary.fired.get(Fault::LyingSync.name()).copied().unwrap_or(0),
-            });
-            for trial in died.chain(ended) {
+            for summary in args.many(&new, |_| {})?.summaries {
+                let trial = Trial {
+                    bug: bug.name.into(),
+                    seed: summary.seed,
+                    laws: summary.broken.into_iter().map(|broken| broken.law).collect(),
+                    lies: summary.fired.get(Fault::LyingSync.name()).copied().unwrap_or(0),
+                };
                 each(&trial)?;
                 trials.push(trial);
             }
@@ -388,8 +389,7 @@ impl Score {
     fn is_known(&self, seeds: u64, quick: bool) -> bool {
         match self.caught {
             0 => self.tried >= seeds,
-            _ if quick => true,
-            few if few < ENOUGH => self.tried >= SELDOM.min(seeds),
+            few if few < ENOUGH && !quick => self.tried >= SELDOM.min(seeds),
             _ => true,
         }
     }

@@ -20,7 +20,8 @@ use rand::rngs::StdRng;
 use tokio::time::Instant;
 
 use super::Broken;
-use super::clients::{Crew, Role};
+use super::clients::Crew;
+use super::roles::Role;
 use crate::actors::{Hall, Put, Told, Visitor};
 use crate::history::{Answer, Op, Outcome};
 

@@ -14,12 +14,13 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use super::clients::{Crew, Manner, Role};
+use super::clients::{Crew, Manner};
 use super::faults::{Fault, Plan};
 use super::listeners::Listeners;
 use super::lookers::Suspects;
 use super::nemesis::Nemesis;
 use super::places::{Places, node_of};
+use super::roles::Role;
 use super::visitors::Visitors;
 use super::{Broken, Summary, prefix};
 use crate::actors::{Account, Buyer, Hall, ON_PURPOSE, Subject, Ticker, Worker};

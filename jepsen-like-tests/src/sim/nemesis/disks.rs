@@ -55,14 +55,24 @@ impl Nemesis {
         }
     }
 
-    /// Changes one bit in the log or the state store of a node that is off, or brings an older state store back. One such
-    /// file at a time: a minority may be damaged.
+    /// Kills a node and changes one bit in its log or its state store, or brings an older state store back. One such file
+    /// at a time: a minority may be damaged.
     pub(super) fn rot(&mut self, sim: &mut Simulation, fault: Fault, node: usize) -> Option<String> {
         if self.rot.is_some() {
             return None;
         }
+        // First: a node with nothing to damage goes on.
+        let (rot, changed) = self.damage(sim, fault, node)?;
         sim.kill(node);
         self.restart_within(sim, node, 1000);
+        sim.disk(node).overwrite(&rot.name, changed);
+        let what = format!("node {}, {}", node + 1, rot.name);
+        self.rot = Some(rot);
+        Some(what)
+    }
+
+    /// A file of a node as it is, and as it shall be; `None`: there is nothing to damage.
+    fn damage(&mut self, sim: &Simulation, fault: Fault, node: usize) -> Option<(Rot, Vec<u8>)> {
         let disk = sim.disk(node);
         let names: Vec<String> = disk
             .names()
@@ -78,7 +88,7 @@ impl Nemesis {
         let name = names[self.rng.random_range(0..names.len())].clone();
         let bytes = disk.read(&name)?;
         let changed = match fault {
-            Fault::StateBack => self.copies.get(&node)?.clone(),
+            Fault::StateBack => self.copies.get(&node).filter(|copy| **copy != bytes)?.clone(),
             _ => {
                 // Mostly where something is written.
                 let used = bytes.iter().rposition(|byte| *byte != 0)? + 1;
@@ -87,13 +97,7 @@ impl Nemesis {
                 changed
             }
         };
-        disk.overwrite(&name, changed);
-        self.rot = Some(Rot {
-            node,
-            name: name.clone(),
-            bytes,
-        });
-        Some(format!("node {}, {name}", node + 1))
+        Some((Rot { node, name, bytes }, changed))
     }
 
     /// A node whose files were changed runs again: it has noticed and serves no more what it lost, or its log had all of it.
