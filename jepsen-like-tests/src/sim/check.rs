@@ -10,7 +10,7 @@ use anyhow::ensure;
 use clap::Args;
 use tokio::time::Instant;
 
-use super::cli::{CorpusArgs, SimArgs, fresh_seed, tell};
+use super::cli::{CorpusArgs, SimArgs, fresh_seed};
 use super::planted::{BUGS, PlantedArgs};
 use super::rates::demand;
 
@@ -52,7 +52,7 @@ impl CheckArgs {
         let seeds: Vec<u64> = (first..first + self.seeds).collect();
         let fresh = args.many(&seeds, |summary| {
             if !summary.broken.is_empty() {
-                tell(summary, args.minutes(), &[]);
+                args.tell(summary);
             }
         })?;
         println!("{}", fresh.text());

@@ -120,7 +120,7 @@ impl CorpusArgs {
         let args = SimArgs::of_bug(None, &[], self.jobs);
         let totals = args.many(&seeds.with_context(what)?, |summary| {
             if !summary.broken.is_empty() {
-                tell(summary, args.minutes, &[]);
+                args.tell(summary);
             }
         })?;
         println!("{}", totals.text());
@@ -131,10 +131,8 @@ impl CorpusArgs {
 /// What came of many seeds.
 #[derive(Debug, Default)]
 pub struct Totals {
-    /// One summary for each seed that ended.
+    /// One summary for each seed.
     pub summaries: Vec<Summary>,
-    /// Seeds whose process died, and how.
-    pub died: Vec<(u64, String)>,
 }
 
 impl SimArgs {
@@ -160,9 +158,30 @@ impl SimArgs {
         Self { twice: true, ..self }
     }
 
-    /// Simulated minutes of faults per seed.
-    pub(super) fn minutes(&self) -> f64 {
-        self.minutes
+    /// What a seed broke, and how to see it again.
+    pub(super) fn tell(&self, summary: &Summary) {
+        println!("seed {}: {} laws broken", summary.seed, summary.broken.len());
+        for broken in &summary.broken {
+            println!("  {broken}");
+        }
+        for line in &summary.prefix {
+            println!("    {line}");
+        }
+        if let Some(history) = &summary.history {
+            println!("  history: {history}");
+        }
+        let (mut features, mut more) = ("", String::new());
+        if !self.faults.is_empty() {
+            more = format!(" --faults {}", names(&self.faults));
+        }
+        if let Some(bug) = &self.bug {
+            features = " --features planted";
+            more = format!("{more} --bug {bug}");
+        }
+        println!(
+            "  again: cargo run -p jepsen-like-tests{features} -- sim --seed {} --minutes {}{more}",
+            summary.seed, self.minutes
+        );
     }
 
     /// Runs the seeds and tells what came of them.
@@ -181,7 +200,7 @@ impl SimArgs {
         println!("seeds {first} to {last}, {} simulated minutes each", self.minutes);
         let totals = self.many(&(first..=last).collect::<Vec<_>>(), |summary| {
             if !summary.broken.is_empty() {
-                tell(summary, self.minutes, &self.faults);
+                self.tell(summary);
             }
         })?;
         println!("{}", totals.text());
@@ -247,11 +266,7 @@ impl SimArgs {
                 .lines()
                 .last()
                 .and_then(|line| serde_json::from_str::<Summary>(line).ok());
-            let Some(summary) = parsed else {
-                println!("seed {seed}: the process died: {}", output.status);
-                totals.died.push((seed, output.status.to_string()));
-                continue;
-            };
+            let summary = parsed.unwrap_or_else(|| Summary::of_death(seed, &output.status.to_string()));
             ensure!(
                 summary.repeatable,
                 "randomness is not under control here: nothing could be repeated"
@@ -308,29 +323,8 @@ pub(super) fn fresh_seed() -> anyhow::Result<u64> {
     Ok(since.as_secs() * 1000)
 }
 
-pub(super) fn tell(summary: &Summary, minutes: f64, faults: &[Fault]) {
-    println!("seed {}: {} laws broken", summary.seed, summary.broken.len());
-    for broken in &summary.broken {
-        println!("  {broken}");
-    }
-    for line in &summary.prefix {
-        println!("    {line}");
-    }
-    if let Some(history) = &summary.history {
-        println!("  history: {history}");
-    }
-    let only = match faults.is_empty() {
-        true => String::new(),
-        false => format!(" --faults {}", names(faults)),
-    };
-    println!(
-        "  again: cargo run -p jepsen-like-tests -- sim --seed {} --minutes {minutes}{only}",
-        summary.seed
-    );
-}
-
 impl Totals {
-    /// Whether every seed ended and kept every law.
+    /// Whether every seed kept every law.
     pub fn verdict(&self) -> ExitCode {
         match self.is_sound() {
             true => ExitCode::SUCCESS,
@@ -340,7 +334,7 @@ impl Totals {
 
     /// As [`Totals::verdict`].
     pub fn is_sound(&self) -> bool {
-        self.died.is_empty() && self.summaries.iter().all(|s| s.broken.is_empty())
+        self.summaries.iter().all(|s| s.broken.is_empty())
     }
 
     /// Sums, for people.
@@ -358,23 +352,13 @@ impl Totals {
                 (at.0, at.1) = (at.0 + seen, at.1 + cut);
             }
         }
-        let red: BTreeSet<u64> = self
-            .summaries
-            .iter()
-            .filter(|s| !s.broken.is_empty())
-            .map(|s| s.seed)
-            .collect();
+        let red: Vec<&Summary> = self.summaries.iter().filter(|s| !s.broken.is_empty()).collect();
         let mut recovery: Vec<u64> = self.summaries.iter().map(|s| s.recovery_ms).collect();
         recovery.sort_unstable();
         let mut lines = vec![format!(
-            "{} seeds, {} red{}: {simulated:.0} simulated s in {cpu:.0} CPU s ({:.1} per s), {} acknowledged (all checked by witness and laws, {} by a search for an order, too, which gave up on {} keys), {} failed, {} unknown; recovery median {} ms, most {} ms",
+            "{} seeds, {} red: {simulated:.0} simulated s in {cpu:.0} CPU s ({:.1} per s), {} acknowledged (all checked by witness and laws, {} by a search for an order, too, which gave up on {} keys), {} failed, {} unknown; recovery median {} ms, most {} ms",
             self.summaries.len(),
             red.len(),
-            if red.is_empty() {
-                String::new()
-            } else {
-                format!(" {red:?}")
-            },
             simulated / cpu.max(0.001),
             sum(|s| s.acknowledged as f64),
             sum(|s| s.cross_checked as f64),
@@ -400,8 +384,10 @@ impl Totals {
             .map(|(place, (seen, cut))| format!("{place} {cut}/{seen}"))
             .collect();
         lines.push(format!("places (power cut there/come by): {}", cut.join(", ")));
-        for (seed, how) in &self.died {
-            lines.push(format!("seed {seed} died: {how}"));
+        for summary in red {
+            let laws: BTreeSet<&str> = summary.broken.iter().map(|broken| broken.law.as_str()).collect();
+            let laws = laws.into_iter().collect::<Vec<_>>().join(", ");
+            lines.push(format!("seed {} is red: {laws}", summary.seed));
         }
         lines.join("\n")
     }

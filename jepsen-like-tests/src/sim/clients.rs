@@ -20,6 +20,9 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::Broken;
+use super::lookers::{Looker, Suspects};
+use super::programs::Program;
+use super::roles::Role;
 use crate::doors::{Direct, Door, Wire};
 use crate::history::{Answer, Op, Outcome};
 use crate::workload::Calls;
@@ -34,92 +37,10 @@ pub(super) struct Crew {
     pub(super) actors: Arc<Mutex<BTreeMap<String, String>>>,
     /// Clients that have not ended.
     pub(super) working: Arc<Mutex<usize>>,
+    /// Nodes that are looked at more closely.
+    pub(super) suspects: Suspects,
     /// What clients see themselves that no checker of one history could.
     pub(super) broken: Arc<Mutex<Vec<Broken>>>,
-}
-
-/// What is done with an actor, told by the first letter of its key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    Counter,
-    Register,
-    List,
-    Stamp,
-    Schedule,
-    Churn,
-    Account,
-    Chain,
-    Queue,
-    Ticker,
-    Events,
-    Hall,
-    Buyer,
-    /// What buyers call; there is one if there are any.
-    Till,
-}
-
-impl Role {
-    /// All but counters, which every run has.
-    pub(super) const OTHERS: [(Self, &'static str); 12] = [
-        (Self::Register, "r"),
-        (Self::List, "l"),
-        (Self::Stamp, "s"),
-        (Self::Schedule, "t"),
-        (Self::Churn, "d"),
-        (Self::Account, "b"),
-        (Self::Chain, "x"),
-        (Self::Queue, "q"),
-        (Self::Ticker, "c"),
-        (Self::Events, "e"),
-        (Self::Hall, "h"),
-        (Self::Buyer, "w"),
-    ];
-
-    /// Whether what such an actor accepts happens later: by a schedule, elsewhere, or when somebody takes it.
-    pub(super) fn takes_time(self) -> bool {
-        matches!(
-            self,
-            Self::Schedule | Self::Account | Self::Chain | Self::Queue | Self::Ticker
-        )
-    }
-
-    /// Fewest actors of this role.
-    pub(super) fn least(self) -> usize {
-        match self {
-            Self::Account | Self::Chain => 2,
-            _ => 1,
-        }
-    }
-
-    pub(super) fn of(key: &str) -> Self {
-        if key.starts_with('v') {
-            return Self::Till;
-        }
-        let found = Self::OTHERS
-            .into_iter()
-            .find(|(_, letter)| key.starts_with(letter));
-        found.map_or(Self::Counter, |(role, _)| role)
-    }
-
-    /// The last calls on an actor of this role: something that writes if it can be repeated, and a look.
-    pub(super) fn last_calls(self, number: i64) -> Vec<Op> {
-        match self {
-            Self::Counter => vec![Op::Increment(number), Op::Read],
-            Self::Register => vec![Op::Write(number), Op::Get],
-            Self::List => vec![Op::Append(number), Op::List],
-            Self::Stamp => vec![Op::Stamp(number), Op::Stamps],
-            Self::Schedule => vec![Op::Fired],
-            Self::Churn => vec![Op::Add(number), Op::Sum],
-            Self::Account => vec![Op::Account],
-            Self::Chain => vec![Op::List],
-            Self::Queue => vec![Op::Works],
-            Self::Ticker => vec![Op::Ticks],
-            Self::Events => vec![Op::Tell(number), Op::List],
-            Self::Hall => vec![Op::Tell(number), Op::List, Op::Visits],
-            Self::Buyer => vec![Op::Buy(number), Op::Bought],
-            Self::Till => vec![Op::Till],
-        }
-    }
 }
 
 /// How one client behaves.
@@ -127,8 +48,10 @@ impl Role {
 pub(super) enum Manner {
     /// As applications do.
     Roaming,
-    /// Asks this node only.
+    /// Asks this node only, and has a second one beside it that looks more closely when there is reason to.
     Pinned(usize),
+    /// Stays connected to halls.
+    Staying,
     /// Repeats its requests at any node.
     Repeating,
 }
@@ -162,6 +85,7 @@ impl Crew {
             name: match manner {
                 Manner::Roaming => format!("{number}-roaming"),
                 Manner::Pinned(node) => format!("{number}-pinned-{}", node + 1),
+                Manner::Staying => format!("{number}-staying"),
                 Manner::Repeating => format!("{number}-repeating"),
             },
             pause_ms: rng.random_range(2..60),
@@ -169,38 +93,87 @@ impl Crew {
             seen: BTreeMap::new(),
             rng,
         };
-        *self.working.lock() += 1;
         let working = self.working.clone();
+        let ended = move || *working.lock() -= 1;
+        *self.working.lock() += 1;
         match manner {
             Manner::Roaming => {
                 let config = sim.client_config(machine, addresses);
-                let task = member.roam(config);
                 sim.world().spawn(machine, async move {
-                    task.await;
-                    *working.lock() -= 1;
+                    member.roam(config).await;
+                    ended();
                 });
             }
-            Manner::Pinned(_) | Manner::Repeating => {
-                let session = SessionId((1 << 64) + number as u128);
-                let (config, identity) = (sim.client_transport(machine), sim.client_identity());
-                let sockets: Arc<dyn Sockets> = Arc::new(sim.world().sockets(machine));
-                let way = Way {
-                    config,
-                    identity,
-                    sockets,
-                    addresses,
-                    session,
+            Manner::Staying => {
+                let config = sim.client_config(machine, addresses);
+                let Member { crew, rng, .. } = member;
+                sim.world().spawn(machine, async move {
+                    Program { crew, rng }.run(config).await;
+                    ended();
+                });
+            }
+            Manner::Pinned(node) => {
+                let (way, other) = (
+                    self.way(sim, machine, number as u128),
+                    self.way(sim, machine, (1 << 32) + number as u128),
+                );
+                let looker = Looker {
+                    crew: self.clone(),
+                    name: format!("{number}-looking-{}", node + 1),
+                    node,
+                    rng: StdRng::seed_from_u64(sim.seed().wrapping_mul(79).wrapping_add(number as u64)),
                 };
                 sim.world().spawn(machine, async move {
-                    match manner {
-                        Manner::Pinned(node) => member.stay(way, node).await,
-                        _ => member.repeat(way).await,
+                    let look = async {
+                        if let Some(door) = other.door(node) {
+                            looker.look(door).await;
+                        }
+                    };
+                    tokio::select! {
+                        biased;
+                        () = member.stay(way, node) => {}
+                        () = look => {}
                     }
-                    *working.lock() -= 1;
+                    ended();
+                });
+            }
+            Manner::Repeating => {
+                let way = self.way(sim, machine, number as u128);
+                sim.world().spawn(machine, async move {
+                    member.repeat(way).await;
+                    ended();
                 });
             }
         }
         Ok(machine)
+    }
+
+    /// A client as applications have it; tried until it is there, or everybody stops.
+    pub(super) async fn connect(&self, config: ClientConfig) -> Option<Client> {
+        while !self.stop.load(Ordering::Relaxed) {
+            let again = ClientConfig {
+                transport: config.transport.clone(),
+                sockets: config.sockets.clone(),
+                session: config.session,
+                ..ClientConfig::new(config.identity.clone(), config.seeds.clone())
+            };
+            if let Ok(client) = Client::connect(again).await {
+                return Some(client);
+            }
+        }
+        None
+    }
+
+    fn way(&self, sim: &mut Simulation, machine: Machine, number: u128) -> Way {
+        let (config, identity) = (sim.client_transport(machine), sim.client_identity());
+        let sockets: Arc<dyn Sockets> = Arc::new(sim.world().sockets(machine));
+        Way {
+            config,
+            identity,
+            sockets,
+            addresses: sim.addresses().to_vec(),
+            session: SessionId((1 << 64) + number),
+        }
     }
 }
 
@@ -214,6 +187,12 @@ struct Way {
 }
 
 impl Way {
+    /// To this node only.
+    fn door(self, node: usize) -> Option<Door> {
+        let doors = self.doors()?;
+        doors.into_iter().nth(node).map(Door::Direct)
+    }
+
     fn doors(self) -> Option<Vec<Direct>> {
         let wire = Wire::on(self.config, self.identity, self.sockets).ok()?;
         let first = Direct::to(NodeId(1), self.addresses.first()?.to_string(), wire, self.session);
@@ -309,17 +288,9 @@ impl Member {
     }
 
     async fn roam(mut self, config: ClientConfig) {
-        let mut client = None;
-        while client.is_none() && !self.stopped() {
-            let again = ClientConfig {
-                transport: config.transport.clone(),
-                sockets: config.sockets.clone(),
-                session: config.session,
-                ..ClientConfig::new(config.identity.clone(), config.seeds.clone())
-            };
-            client = Client::connect(again).await.ok();
-        }
-        let Some(client) = client else { return };
+        let Some(client) = self.crew.connect(config).await else {
+            return;
+        };
         let door = Door::Roaming(client.cluster().clone());
         while !self.stopped() {
             let (key, op) = self.draw();
@@ -331,10 +302,7 @@ impl Member {
     }
 
     async fn stay(mut self, way: Way, node: usize) {
-        let Some(door) = way.doors().and_then(|doors| doors.into_iter().nth(node)) else {
-            return;
-        };
-        let door = Door::Direct(door);
+        let Some(door) = way.door(node) else { return };
         // Mostly reads: a stale one is what such a client is there to see.
         self.reads = self.reads.max(60);
         while !self.stopped() {

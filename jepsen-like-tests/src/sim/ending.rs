@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::clients::{Crew, Role};
+use super::clients::Crew;
+use super::roles::Role;
 use crate::doors::Door;
 use crate::history::{Op, Outcome};
 

@@ -78,11 +78,13 @@ pub enum Fault {
     Join,
     /// A bit flips in the state store of a node that is off.
     StateRot,
+    /// A node that is off gets back the state store that it had a while ago, as from a copy.
+    StateBack,
 }
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::PowerLoss,
         Self::PowerLossSeveral,
         Self::PowerLossAll,
@@ -114,6 +116,7 @@ impl Fault {
         Self::Zombie,
         Self::Join,
         Self::StateRot,
+        Self::StateBack,
     ];
 
     /// Its name in options and summaries.
@@ -150,6 +153,7 @@ impl Fault {
             Self::Zombie => "zombie",
             Self::Join => "join",
             Self::StateRot => "state-rot",
+            Self::StateBack => "state-back",
         }
     }
 
@@ -163,8 +167,14 @@ impl Fault {
             | Self::ClockSkew
             | Self::ClockDrift
             | Self::LyingSync => 0,
-            Self::PowerLossAll | Self::KillAll | Self::BitRot | Self::StateRot | Self::FullDisk => 1,
-            Self::PowerLossSeveral | Self::FailingSync | Self::Ring | Self::ClientCut | Self::Zombie => 2,
+            Self::PowerLossAll | Self::KillAll | Self::StateRot | Self::FullDisk => 1,
+            Self::BitRot
+            | Self::StateBack
+            | Self::PowerLossSeveral
+            | Self::FailingSync
+            | Self::Ring
+            | Self::ClientCut
+            | Self::Zombie => 2,
             Self::PowerLoss | Self::Kill | Self::Pause | Self::HandOver | Self::Join => 4,
             // Most seeds have a few dozen events, and every place shall have its turn.
             Self::Place => 8,

@@ -1,4 +1,5 @@
-//! Named places in the product (`fp!`): counted as they are come by, and one of them armed to cut the power there.
+//! Named places in the product (`fp!`): counted as they are come by, and armed to cut the power there: one at a time of
+//! those that are often come by, and one of the others, which may take long.
 //!
 //! Invariant: what a node does after the place where its power was cut reaches neither its disk nor the network.
 
@@ -22,7 +23,8 @@ struct Inner {
     running: Option<usize>,
     /// How often nodes came by each place.
     seen: BTreeMap<&'static str, u64>,
-    armed: Option<Armed>,
+    /// One of the often, one of the seldom.
+    armed: [Option<Armed>; 2],
     /// The node whose power was cut in this step, and where.
     struck: Option<(usize, &'static str)>,
     /// How often the power was cut at each place.
@@ -131,14 +133,14 @@ impl Places {
     /// more. Not when another place was chosen a moment ago: those that are seldom come by need time.
     pub(super) fn arm(&self, sim: &Simulation, node: Option<usize>, place: Option<&'static str>, after: u64) {
         let now = sim.now();
-        let mut inner = self.inner.borrow_mut();
-        if inner.armed.as_ref().is_some_and(|armed| armed.until > now) {
+        let is_seldom = place.is_some_and(|place| SELDOM.contains(&place));
+        let slot = &mut self.inner.borrow_mut().armed[usize::from(is_seldom)];
+        if slot.as_ref().is_some_and(|armed| armed.until > now) {
             return;
         }
-        let is_seldom = place.is_some_and(|place| SELDOM.contains(&place));
         let patience = if is_seldom { LONG_PATIENCE } else { PATIENCE };
         let sever = (0..sim.len()).map(|node| Box::new(sim.severer(node)) as Box<dyn Fn()>);
-        inner.armed = Some(Armed {
+        *slot = Some(Armed {
             node,
             place,
             after,
@@ -149,7 +151,7 @@ impl Places {
 
     /// Nobody's power is cut any more.
     pub(super) fn disarm(&self) {
-        self.inner.borrow_mut().armed = None;
+        self.inner.borrow_mut().armed = [None, None];
     }
 
     /// Whose power was cut since the last time it was asked.
@@ -177,24 +179,39 @@ impl Places {
 fn hit(inner: &RefCell<Inner>, place: &'static str) {
     let mut inner = inner.borrow_mut();
     *inner.seen.entry(place).or_default() += 1;
-    let running = inner.running;
-    let Some(armed) = &mut inner.armed else { return };
-    let Some(node) = running.filter(|node| armed.node.is_none_or(|armed| armed == *node)) else {
+    let Some(node) = inner.running.filter(|_| inner.struck.is_none()) else {
         return;
     };
-    if armed.place.is_some_and(|name| name != place) {
-        return;
+    for slot in 0..inner.armed.len() {
+        let Some(armed) = inner.armed[slot].take() else {
+            continue;
+        };
+        match armed.comes_by(node, place) {
+            Some(armed) => inner.armed[slot] = Some(armed),
+            None => {
+                inner.struck = Some((node, place));
+                *inner.cut.entry(place).or_default() += 1;
+                return;
+            }
+        }
     }
-    if armed.after > 0 {
-        armed.after -= 1;
-        return;
-    }
-    if let Some(armed) = inner.armed.take() {
-        if let Some(sever) = armed.sever.get(node) {
+}
+
+impl Armed {
+    /// A node comes by a place; `None`: its power was cut there.
+    fn comes_by(mut self, node: usize, place: &'static str) -> Option<Self> {
+        let is_other_node = self.node.is_some_and(|armed| armed != node);
+        if is_other_node || self.place.is_some_and(|name| name != place) {
+            return Some(self);
+        }
+        if let Some(after) = self.after.checked_sub(1) {
+            self.after = after;
+            return Some(self);
+        }
+        if let Some(sever) = self.sever.get(node) {
             sever();
         }
-        inner.struck = Some((node, place));
-        *inner.cut.entry(place).or_default() += 1;
+        None
     }
 }
 

@@ -71,12 +71,16 @@ fn miss(caught: u64, tried: u64, seeds: u64) -> f64 {
         .product()
 }
 
-/// The file for these scores.
+/// The file for these scores. Of what was not tried it keeps what an earlier report found.
 pub(super) fn text(scores: &[Score]) -> String {
     let mut out = "# Written by the report: each planted bug, in how many seeds it was noticed, on how many it was tried.\n".to_owned();
     for score in scores {
+        let (caught, tried) = match score.tried {
+            0 => rate(RATES, score.bug.name),
+            tried => (score.caught, tried),
+        };
         // Writing to a string cannot fail.
-        let _written = writeln!(out, "{} {} {}", score.bug.name, score.caught, score.tried);
+        let _written = writeln!(out, "{} {caught} {tried}", score.bug.name);
     }
     out
 }

@@ -1,13 +1,14 @@
 //! `jepsen-like-tests report`: runs everything and writes `REPORT.md`.
 //!
-//! Invariant: what is in the report was found by one and the same program. Each result is kept at once, under the digest
-//! of the program's bytes, so that a report that was ended early goes on where it was; another program begins anew.
+//! Invariant: what is in the report was found by one and the same program, which it names. Each result is kept at once,
+//! under the digest of the program's bytes, so that a report that was ended early goes on where it was; another program
+//! begins anew.
 
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
@@ -16,7 +17,7 @@ use serde::de::DeserializeOwned;
 
 use super::Summary;
 use super::cli::{SimArgs, Totals};
-use super::planted::{BUGS, PlantedArgs, Score, Trial};
+use super::planted::{self, BUGS, PlantedArgs, Score, Trial};
 use super::{places, rates};
 
 /// What stays the same from run to run.
@@ -104,14 +105,36 @@ fn digest() -> anyhow::Result<String> {
     Ok(format!("{:032x}", clinch_types::hash_128(&[&bytes])))
 }
 
+/// What its sources are known by. Asked for when results of this program are kept for the first time: what lies beside
+/// the program later may be something else.
+fn commit(dir: &Path) -> anyhow::Result<String> {
+    let path = dir.join("commit");
+    if let Ok(known) = std::fs::read_to_string(&path) {
+        return Ok(known);
+    }
+    let git = Command::new("git")
+        .args(["-C", env!("CARGO_MANIFEST_DIR"), "describe"])
+        .args(["--always", "--dirty", "--abbrev=40", "--exclude=*"])
+        .output();
+    let commit = match git {
+        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        _ => "unknown".into(),
+    };
+    std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    std::fs::write(&path, &commit).with_context(|| format!("writing {}", path.display()))?;
+    Ok(commit)
+}
+
 impl ReportArgs {
     /// Runs it. The result is a failure when a law was broken without a bug, or a bug was missed.
     ///
     /// # Errors
     /// When processes cannot be started or a file cannot be written.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let dir = self.results.join(digest()?);
-        println!("results are kept in {}", dir.display());
+        let digest = digest()?;
+        let dir = self.results.join(&digest);
+        let program = format!("the program `{digest}` of commit `{}`", commit(&dir)?);
+        println!("{program}; results are kept in {}", dir.display());
         let works = |part| self.part.is_none() || self.part == Some(part);
         if works(Part::Sound) {
             self.sound(&dir)?;
@@ -122,7 +145,7 @@ impl ReportArgs {
         if !works(Part::Text) {
             return Ok(ExitCode::SUCCESS);
         }
-        self.text(&dir)
+        self.text(&dir, &program)
     }
 
     fn seeds(&self) -> std::ops::Range<u64> {
@@ -136,13 +159,12 @@ impl ReportArgs {
         let seeds: Vec<u64> = self.seeds().filter(is_new).collect();
         println!("{} of {} seeds of the sound product", seeds.len(), self.seeds);
         let mut problem = None;
-        let totals = SimArgs::of_bug(None, &[], self.jobs).many(&seeds, |summary| {
+        SimArgs::of_bug(None, &[], self.jobs).many(&seeds, |summary| {
             for broken in &summary.broken {
                 println!("seed {}: {broken}", summary.seed);
             }
             problem = problem.take().or(results.add(summary).err());
         })?;
-        anyhow::ensure!(totals.died.is_empty(), "processes died: {:?}", totals.died);
         problem.map_or(Ok(()), Err)
     }
 
@@ -158,7 +180,7 @@ impl ReportArgs {
     }
 
     /// From results alone.
-    fn text(&self, dir: &Path) -> anyhow::Result<ExitCode> {
+    fn text(&self, dir: &Path, program: &str) -> anyhow::Result<ExitCode> {
         let sound: Vec<Summary> = Results::open(dir, "sound.jsonl")?.all()?;
         let mut totals = Totals::default();
         totals
@@ -166,7 +188,7 @@ impl ReportArgs {
             .extend(sound.into_iter().filter(|s| self.seeds().contains(&s.seed)));
         let known: Vec<Trial> = Results::open(dir, "planted.jsonl")?.all()?;
         let scores: Vec<Score> = BUGS.into_iter().map(|bug| Score::of(bug, &known)).collect();
-        let text = report(&totals, self.seed, &scores)?;
+        let text = self.report(program, &totals, &scores)?;
         std::fs::write(&self.out, text).with_context(|| format!("writing {}", self.out.display()))?;
         std::fs::write(&self.rates, rates::text(&scores))
             .with_context(|| format!("writing {}", self.rates.display()))?;
@@ -177,56 +199,55 @@ impl ReportArgs {
             false => ExitCode::FAILURE,
         })
     }
-}
 
-fn report(totals: &Totals, seed: u64, scores: &[Score]) -> anyhow::Result<String> {
-    let mut out = HEAD.to_owned();
-    let seeds = totals.summaries.len() as u64;
-    writeln!(out, "## The sound product\n")?;
-    writeln!(
-        out,
-        "{seeds} seeds from {seed} on, half a simulated minute of faults each, then the liveness phase.\n"
-    )?;
-    for line in totals.text().lines() {
-        writeln!(out, "- {line}")?;
-    }
-    let cut = |place: &str| {
-        totals
-            .summaries
-            .iter()
-            .any(|s| s.places.get(place).is_some_and(|(_, cut)| *cut > 0))
-    };
-    let never: Vec<&str> = places::ALL.into_iter().filter(|place| !cut(place)).collect();
-    match never.is_empty() {
-        true => writeln!(out, "- every one of the {} places was cut at", places::ALL.len())?,
-        false => writeln!(out, "- places that were never cut at: {}", never.join(", "))?,
-    }
-    let (caught, tried) = (
-        scores.iter().filter(|s| s.caught > 0).count(),
-        scores.iter().filter(|s| s.tried > 0).count(),
-    );
-    writeln!(out, "\n## Planted bugs: {caught} of {tried} caught\n")?;
-    if tried < scores.len() {
+    fn report(&self, program: &str, totals: &Totals, scores: &[Score]) -> anyhow::Result<String> {
+        let mut out = HEAD.to_owned();
+        let seeds = totals.summaries.len();
+        writeln!(out, "## The sound product\n")?;
+        writeln!(out, "All figures are of {program}.\n")?;
         writeln!(
             out,
-            "{} more were not tried: the command was ended early.\n",
-            scores.len() - tried
+            "{seeds} of the {} seeds from {} on, half a simulated minute of faults each, then the liveness phase.\n",
+            self.seeds, self.seed
         )?;
+        for line in totals.text().lines() {
+            writeln!(out, "- {line}")?;
+        }
+        let cut = |place: &str| {
+            totals
+                .summaries
+                .iter()
+                .any(|s| s.places.get(place).is_some_and(|(_, cut)| *cut > 0))
+        };
+        let never: Vec<&str> = places::ALL.into_iter().filter(|place| !cut(place)).collect();
+        match never.is_empty() {
+            true => writeln!(out, "- every one of the {} places was cut at", places::ALL.len())?,
+            false => writeln!(out, "- places that were never cut at: {}", never.join(", "))?,
+        }
+        let (caught, tried) = (
+            scores.iter().filter(|s| s.caught > 0).count(),
+            scores.iter().filter(|s| s.tried > 0).count(),
+        );
+        writeln!(out, "\n## Planted bugs: {caught} of {tried} caught\n")?;
+        if tried < scores.len() {
+            writeln!(
+                out,
+                "{} more were not tried: the command was ended early.\n",
+                scores.len() - tried
+            )?;
+        }
+        writeln!(out, "{}\n", planted::rule(self.bug_seeds))?;
+        writeln!(out, "| bug | what it does | seeds that catch it | first | laws |")?;
+        writeln!(out, "|---|---|---|---|---|")?;
+        for score in scores.iter().filter(|s| s.tried > 0) {
+            writeln!(out, "{}", score.row())?;
+        }
+        writeln!(
+            out,
+            "\n`*`: a bug of the product that this simulator found; it is fixed, and put back only to be found again."
+        )?;
+        Ok(out)
     }
-    writeln!(
-        out,
-        "Each on at least 10 seeds, on up to 100 until it is noticed, and on up to 60 until it was noticed three times.\n"
-    )?;
-    writeln!(out, "| bug | what it does | seeds that catch it | first | laws |")?;
-    writeln!(out, "|---|---|---|---|---|")?;
-    for score in scores.iter().filter(|s| s.tried > 0) {
-        writeln!(out, "{}", score.row())?;
-    }
-    writeln!(
-        out,
-        "\n`*`: a bug of the product that this simulator found; it is fixed, and put back only to be found again."
-    )?;
-    Ok(out)
 }
 
 #[cfg(test)]
@@ -253,6 +274,22 @@ mod tests {
             &known,
         );
         assert_eq!((score.tried, score.caught, score.first), (2, 2, Some(1)));
+        Ok(())
+    }
+
+    #[test]
+    fn a_process_that_died_is_a_failure_that_names_its_seed() -> anyhow::Result<()> {
+        let dir = tempfile::tempdir()?;
+        Results::open(dir.path(), "sound.jsonl")?.add(&Summary::of_death(41, "signal: 9"))?;
+        let totals = Totals {
+            summaries: Results::open(dir.path(), "sound.jsonl")?.all()?,
+        };
+        assert!(!totals.is_sound());
+        let text = totals.text();
+        assert!(
+            text.contains("1 red") && text.contains("seed 41 is red: no process dies"),
+            "{text}"
+        );
         Ok(())
     }
 }

@@ -14,11 +14,13 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use super::clients::{Crew, Manner, Role};
+use super::clients::{Crew, Manner};
 use super::faults::{Fault, Plan};
 use super::listeners::Listeners;
+use super::lookers::Suspects;
 use super::nemesis::Nemesis;
 use super::places::{Places, node_of};
+use super::roles::Role;
 use super::visitors::Visitors;
 use super::{Broken, Summary, prefix};
 use crate::actors::{Account, Buyer, Hall, ON_PURPOSE, Subject, Ticker, Worker};
@@ -103,6 +105,7 @@ fn run_here(options: &Options) -> anyhow::Result<Summary> {
         stop: Arc::new(AtomicBool::new(false)),
         actors: Arc::default(),
         working: Arc::default(),
+        suspects: Suspects::default(),
         broken: Arc::default(),
     };
     let mut broken = Vec::new();
@@ -135,7 +138,12 @@ fn keys(rng: &mut StdRng) -> Vec<String> {
 
 /// A cluster that serves.
 fn cluster(rng: &mut StdRng, seed: u64, shards: u32, plan: &Plan) -> anyhow::Result<Simulation> {
-    let nodes = if rng.random_bool(0.8) { 3 } else { 5 };
+    // More nodes than replicas: some have no replica of a shard.
+    let nodes = match rng.random_range(0..10) {
+        0 => 5,
+        1 => 4,
+        _ => 3,
+    };
     let joins = plan.faults.contains(&Fault::Join);
     let mut sim = actors::registry()
         .actor::<Subject>()
@@ -155,7 +163,7 @@ fn cluster(rng: &mut StdRng, seed: u64, shards: u32, plan: &Plan) -> anyhow::Res
         })
         .segment_bytes(64 << rng.random_range(10..14))
         // Little log: replicas that were away need snapshots.
-        .retain_bytes(1 << rng.random_range(0..20))
+        .retain_bytes(1 << rng.random_range(0..18))
         .checkpoint_keys(match rng.random_bool(0.5) {
             true => rng.random_range(1..64),
             false => 2048,
@@ -212,9 +220,12 @@ fn live(
     let mut manners: Vec<Manner> = (0..nodes).map(Manner::Pinned).collect();
     manners.extend((0..rng.random_range(1..4)).map(|_| Manner::Roaming));
     manners.extend((0..rng.random_range(1..3)).map(|_| Manner::Repeating));
+    if crew.keys.iter().any(|key| Role::of(key) == Role::Hall) {
+        manners.extend((0..rng.random_range(1..3)).map(|_| Manner::Staying));
+    }
     let recorder = crew.calls.recorder.clone();
     let mut visitors = Visitors::draw(&mut rng, crew);
-    let mut nemesis = Nemesis::new(sim, plan, rng, recorder.clone(), places.clone(), shards);
+    let mut nemesis = Nemesis::new(sim, plan, rng, crew, places.clone(), shards);
     let mut clients = Vec::new();
     for (number, manner) in manners.into_iter().enumerate() {
         clients.push(crew.join(sim, number, manner)?);

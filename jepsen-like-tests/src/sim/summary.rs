@@ -58,3 +58,19 @@ pub struct Summary {
     /// Where the history lies.
     pub history: Option<String>,
 }
+
+impl Summary {
+    /// Of a run whose process died before it could say anything: that is a failure of its seed, as any other.
+    pub(super) fn of_death(seed: u64, how: &str) -> Self {
+        Self {
+            seed,
+            trace: format!("none: {how}"),
+            repeatable: true,
+            broken: vec![Broken {
+                law: "no process dies".into(),
+                text: how.into(),
+            }],
+            ..Self::default()
+        }
+    }
+}

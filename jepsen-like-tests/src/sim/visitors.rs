@@ -25,7 +25,8 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::Broken;
-use super::clients::{Crew, Role};
+use super::clients::Crew;
+use super::roles::Role;
 use crate::history::{Answer, Op, Outcome};
 
 type Socket = WebSocketStream<DuplexStream>;

@@ -21,12 +21,12 @@ pub(super) fn check(operations: &[&Operation], report: &mut Report) {
 
 fn in_time(life: &[Placed<'_>], report: &mut Report) {
     let (mut begun, mut ended) = (life.to_vec(), life.to_vec());
-    begun.sort_by_key(|p| p.operation.invoke_ns);
+    begun.sort_by_key(Placed::begun);
     ended.sort_by_key(|p| p.returned);
     let mut ended = ended.into_iter().peekable();
     let mut latest: Option<Placed<'_>> = None;
     for now in begun {
-        while let Some(before) = ended.next_if(|e| e.returned < now.operation.invoke_ns) {
+        while let Some(before) = ended.next_if(|e| e.returned < now.begun()) {
             if latest.is_none_or(|l| l.meta.epoch < before.meta.epoch) {
                 latest = Some(before);
             }
@@ -57,6 +57,17 @@ mod tests {
         late.ok(Op::Get, (40, 50), 2, &[], 1, 3);
         assert!(laws(check, &late).contains(&Law::Epochs));
         sample.ok(Op::Get, (15, 50), 1, &[], 3, 2);
+        assert!(laws(check, &sample).contains(&Law::Epochs));
+    }
+
+    #[test]
+    fn an_event_may_be_told_late_and_nothing_older_is_answered_after_it() {
+        let mut sample = Sample::default();
+        sample.ok(Op::Tell(8), (20, 30), 2, &[], 2, 3);
+        sample.ok(Op::Heard(1, 7), (40, 40), 7, &[], 1, 2);
+        assert_eq!(laws(check, &sample), []);
+        sample.ok(Op::Heard(2, 8), (41, 41), 8, &[], 2, 3);
+        sample.ok(Op::List, (42, 50), 1, &[7], 1, 2);
         assert!(laws(check, &sample).contains(&Law::Epochs));
     }
 }

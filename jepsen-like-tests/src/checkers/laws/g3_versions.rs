@@ -29,12 +29,12 @@ pub(super) fn check(operations: &[&Operation], report: &mut Report) {
 
 fn in_time(life: &[Placed<'_>], report: &mut Report) {
     let (mut begun, mut ended) = (life.to_vec(), life.to_vec());
-    begun.sort_by_key(|p| p.operation.invoke_ns);
+    begun.sort_by_key(Placed::begun);
     ended.sort_by_key(|p| p.returned);
     let mut ended = ended.into_iter().peekable();
     let mut newest: Option<Placed<'_>> = None;
     for now in begun {
-        while let Some(before) = ended.next_if(|e| e.returned < now.operation.invoke_ns) {
+        while let Some(before) = ended.next_if(|e| e.returned < now.begun()) {
             if newest.is_none_or(|n| n.meta.version < before.meta.version) {
                 newest = Some(before);
             }
@@ -76,5 +76,17 @@ mod tests {
         sample.ok(Op::List, (31, 40), 1, &[1], 1, 3);
         sample.ok(Op::List, (31, 40), 1, &[2], 1, 3);
         assert_eq!(laws(check, &sample), [Law::OneValue]);
+    }
+
+    #[test]
+    fn an_event_may_be_told_late_but_what_it_told_is_there_from_then_on() {
+        let mut sample = Sample::default();
+        sample.ok(Op::Tell(8), (20, 30), 2, &[], 2, 3);
+        sample.ok(Op::Heard(1, 7), (40, 40), 7, &[], 1, 2);
+        assert_eq!(laws(check, &sample), []);
+        let mut heard = Sample::default();
+        heard.ok(Op::Heard(2, 8), (31, 31), 8, &[], 1, 3);
+        heard.ok(Op::List, (32, 40), 1, &[7], 1, 2);
+        assert_eq!(laws(check, &heard), [Law::RealTime]);
     }
 }

@@ -23,7 +23,7 @@ mod g9_gone;
 mod samples;
 
 use super::{Law, Violation, by_key};
-use crate::history::{Meta, Operation, Outcome};
+use crate::history::{Meta, Op, Operation, Outcome};
 
 /// Judges everything but counters.
 pub fn check(operations: &[Operation]) -> Vec<Violation> {
@@ -85,6 +85,15 @@ impl Placed<'_> {
     /// Whether it made its version.
     fn writes(&self) -> bool {
         self.operation.op.made_version(&self.operation.list)
+    }
+
+    /// What ended before this came before it. An event began with its turn, whenever that was: an owner that stood still
+    /// may tell it long after it was committed, when there is another owner.
+    fn begun(&self) -> u64 {
+        match self.operation.op {
+            Op::Heard(..) => 0,
+            _ => self.operation.invoke_ns,
+        }
     }
 }
 

@@ -9,6 +9,9 @@ use rand::Rng as _;
 use super::{Nemesis, Rot, Undo};
 use crate::sim::{Broken, Fault};
 
+/// The file of the state store.
+const STATE: &str = "state.map";
+
 impl Nemesis {
     /// Something is wrong with a disk for a while.
     pub(super) fn trouble_disk(&mut self, sim: &Simulation, fault: Fault, node: usize) {
@@ -39,20 +42,43 @@ impl Nemesis {
         }
     }
 
-    /// Changes one bit in the log or the state store of a node that is off. One such file at a time: a minority may be
-    /// damaged.
+    /// Keeps what the state stores are now, to bring one back later.
+    pub(super) fn copy_states(&mut self, sim: &Simulation) {
+        if sim.now() < self.copy_at || !self.plan.faults.contains(&Fault::StateBack) {
+            return;
+        }
+        self.copy_at = sim.now() + Duration::from_millis(self.rng.random_range(1000..8000));
+        for node in 0..sim.len() {
+            if let Some(bytes) = sim.disk(node).read(STATE) {
+                self.copies.insert(node, bytes);
+            }
+        }
+    }
+
+    /// Kills a node and changes one bit in its log or its state store, or brings an older state store back. One such file
+    /// at a time: a minority may be damaged.
     pub(super) fn rot(&mut self, sim: &mut Simulation, fault: Fault, node: usize) -> Option<String> {
         if self.rot.is_some() {
             return None;
         }
+        // First: a node with nothing to damage goes on.
+        let (rot, changed) = self.damage(sim, fault, node)?;
         sim.kill(node);
         self.restart_within(sim, node, 1000);
+        sim.disk(node).overwrite(&rot.name, changed);
+        let what = format!("node {}, {}", node + 1, rot.name);
+        self.rot = Some(rot);
+        Some(what)
+    }
+
+    /// A file of a node as it is, and as it shall be; `None`: there is nothing to damage.
+    fn damage(&mut self, sim: &Simulation, fault: Fault, node: usize) -> Option<(Rot, Vec<u8>)> {
         let disk = sim.disk(node);
         let names: Vec<String> = disk
             .names()
             .into_iter()
             .filter(|name| match fault {
-                Fault::StateRot => name == "state.map",
+                Fault::StateRot | Fault::StateBack => name == STATE,
                 _ => name.starts_with("log/"),
             })
             .collect();
@@ -61,17 +87,17 @@ impl Nemesis {
         }
         let name = names[self.rng.random_range(0..names.len())].clone();
         let bytes = disk.read(&name)?;
-        // Mostly where something is written.
-        let used = bytes.iter().rposition(|byte| *byte != 0)? + 1;
-        let mut changed = bytes.clone();
-        changed[self.rng.random_range(0..used)] ^= 1 << self.rng.random_range(0..8u8);
-        disk.overwrite(&name, changed);
-        self.rot = Some(Rot {
-            node,
-            name: name.clone(),
-            bytes,
-        });
-        Some(format!("node {}, {name}", node + 1))
+        let changed = match fault {
+            Fault::StateBack => self.copies.get(&node).filter(|copy| **copy != bytes)?.clone(),
+            _ => {
+                // Mostly where something is written.
+                let used = bytes.iter().rposition(|byte| *byte != 0)? + 1;
+                let mut changed = bytes.clone();
+                changed[self.rng.random_range(0..used)] ^= 1 << self.rng.random_range(0..8u8);
+                changed
+            }
+        };
+        Some((Rot { node, name, bytes }, changed))
     }
 
     /// A node whose files were changed runs again: it has noticed and serves no more what it lost, or its log had all of it.
@@ -103,6 +129,10 @@ impl Nemesis {
             sim.disk(node).overwrite(&rot.name, rot.bytes);
             return;
         }
+        if self.plan.faults.contains(&Fault::FailingSync) && self.rng.random_bool(0.5) {
+            // What its disk has lost without a word shows when its memory is gone, too.
+            self.later(sim, 100..4000, Undo::Darken(node));
+        }
         let faults = [Fault::FailingSync, Fault::FullDisk, Fault::LyingSync];
         if !faults.iter().any(|fault| self.plan.faults.contains(fault)) {
             self.broken.push(Broken {
@@ -114,7 +144,7 @@ impl Nemesis {
 
     /// A node whose disk is sound never loses its state.
     pub(in crate::sim) fn look_at_states(&mut self, sim: &Simulation) {
-        let faults = [Fault::StateRot, Fault::BitRot, Fault::LyingSync];
+        let faults = [Fault::StateRot, Fault::StateBack, Fault::BitRot, Fault::LyingSync];
         if faults.iter().any(|fault| self.plan.faults.contains(fault)) {
             return;
         }

@@ -6,10 +6,50 @@ use clinch::simulate::{Machine, Simulation};
 use clinch_types::{NodeId, ShardId};
 use rand::Rng as _;
 
-use super::{Nemesis, Undo};
+use super::{Nemesis, Parting, Undo};
 use crate::sim::Fault;
 
+/// Where an owner has nothing left to do but to name its successor.
+const PARTING: &str = "shard.before_transfer";
+/// Longest time for which a node that was led astray is looked at more closely.
+const SUSPECT_MAX: Duration = Duration::from_millis(2200);
+
 impl Nemesis {
+    /// Looked at more closely from now on.
+    pub(super) fn suspect(&self, sim: &Simulation, node: usize, time: Duration) {
+        self.suspects.add(node, sim.now() + time.min(SUSPECT_MAX));
+    }
+
+    /// A shard, and the running node that owns it.
+    pub(super) fn draw_owner(&mut self, sim: &Simulation) -> Option<(ShardId, usize)> {
+        let shard = ShardId(self.rng.random_range(0..self.shards));
+        let running = self.running(sim);
+        let seer = running.iter().find_map(|node| sim.node(*node))?;
+        let owner = usize::try_from(seer.owner_of(shard)?.0).ok()?.checked_sub(1)?;
+        running.contains(&owner).then_some((shard, owner))
+    }
+
+    /// Cuts an owner off when it has named its successor, before the votes are asked for.
+    pub(super) fn part(&mut self, sim: &mut Simulation) {
+        let Some(parting) = self.parting.take() else {
+            return;
+        };
+        if self.places.seen(PARTING) > parting.seen {
+            self.deafen(sim, parting.node);
+        } else if sim.now() < parting.until {
+            self.parting = Some(parting);
+        }
+    }
+
+    /// A node hears no other node for a while.
+    pub(super) fn deafen(&mut self, sim: &mut Simulation, node: usize) {
+        let links = self.cut_inward(sim, node);
+        self.fired.count(Fault::OneWay);
+        self.recorder.mark(format!("node {} hears nobody", node + 1));
+        self.suspect(sim, node, SUSPECT_MAX);
+        self.later(sim, 100..2000, Undo::Join(links));
+    }
+
     /// Moves a shard to another node; often the old owner is cut off while that happens, and hears nothing of its end.
     pub(super) fn hand_over(&mut self, sim: &mut Simulation, node: usize) -> Option<String> {
         let shard = ShardId(self.rng.random_range(0..self.shards));
@@ -17,8 +57,19 @@ impl Nemesis {
         let from = usize::try_from(owner.0).ok()?.checked_sub(1)?;
         let to = (from + self.rng.random_range(1..sim.len())) % sim.len();
         sim.node(from)?.hand_over(shard, NodeId(to as u64 + 1));
-        if self.rng.random_bool(0.5) {
-            self.later(sim, 1..12, Undo::Deafen(from));
+        let second = Duration::from_secs(1);
+        self.suspect(sim, from, second);
+        match self.rng.random_range(0..10) {
+            // It has said who shall be the owner, and does not hear who is.
+            0..5 => {
+                self.parting = Some(Parting {
+                    node: from,
+                    seen: self.places.seen(PARTING),
+                    until: sim.now() + second,
+                });
+            }
+            5..7 => self.later(sim, 1..12, Undo::Deafen(from)),
+            _ => {}
         }
         if self.rng.random_bool(0.4) {
             // An owner that comes back has kept nothing of what it knew.
@@ -44,14 +95,12 @@ impl Nemesis {
 
     /// An owner stands still for longer than its lease and then does not hear what has become of it.
     pub(super) fn zombie(&mut self, sim: &mut Simulation) -> Option<String> {
-        let shard = ShardId(self.rng.random_range(0..self.shards));
-        let seer = self.running(sim).into_iter().find_map(|node| sim.node(node))?;
-        let owner = usize::try_from(seer.owner_of(shard)?.0).ok()?.checked_sub(1)?;
-        if !self.running(sim).contains(&owner) {
-            return None;
-        }
-        let time = Duration::from_millis(self.rng.random_range(1200..5000));
+        let (shard, owner) = self.draw_owner(sim)?;
+        // From about when the others have another owner.
+        let time = Duration::from_millis(self.rng.random_range(800..4000));
         sim.pause(owner, time);
+        self.suspects
+            .add(owner, sim.now() + time + Duration::from_secs(2));
         let links = self.cut_inward(sim, owner);
         let deaf = u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 2);
         self.later(sim, deaf + 200..deaf + 2500, Undo::Join(links));
@@ -118,6 +167,9 @@ impl Nemesis {
         };
         if links.is_empty() {
             return None;
+        }
+        if matches!(fault, Fault::Isolate | Fault::OneWay) {
+            self.suspect(sim, node, SUSPECT_MAX);
         }
         for (from, to) in &links {
             sim.world().cut(*from, *to);

@@ -16,8 +16,10 @@ use rand::Rng as _;
 use rand::rngs::StdRng;
 
 use super::Broken;
+use super::clients::Crew;
 use super::faults::{Fault, Plan};
 use super::fired::Fired;
+use super::lookers::Suspects;
 use super::places::{self, Places};
 use crate::history::Recorder;
 
@@ -34,6 +36,8 @@ enum Undo {
     Deafen(usize),
     /// The same: whoever has the shard hands it to this node.
     HandBack(ShardId, usize),
+    /// The same: the machine whose disk had failed loses its power.
+    Darken(usize),
 }
 
 /// Bytes that a file had before one was changed.
@@ -43,12 +47,22 @@ struct Rot {
     bytes: Vec<u8>,
 }
 
+/// An owner that is about to be replaced, and hears no more as soon as it has said so.
+struct Parting {
+    node: usize,
+    /// How often owners had said so before.
+    seen: u64,
+    until: Duration,
+}
+
 /// Everything that goes wrong in one run.
 pub(super) struct Nemesis {
     plan: Plan,
     rng: StdRng,
     recorder: Recorder,
     places: Places,
+    suspects: Suspects,
+    parting: Option<Parting>,
     clients: Vec<Machine>,
     shards: u32,
     next: Duration,
@@ -58,6 +72,9 @@ pub(super) struct Nemesis {
     down: BTreeMap<usize, Duration>,
     disks: Vec<SimFaults>,
     rot: Option<Rot>,
+    /// What the state store of each node was a while ago.
+    copies: BTreeMap<usize, Vec<u8>>,
+    copy_at: Duration,
     /// Nodes that have never been started.
     spares: Vec<usize>,
     /// The furthest that any wall clock was ever ahead, in ms.
@@ -72,7 +89,7 @@ impl Nemesis {
         sim: &mut Simulation,
         plan: Plan,
         mut rng: StdRng,
-        recorder: Recorder,
+        crew: &Crew,
         places: Places,
         shards: u32,
     ) -> Self {
@@ -102,8 +119,10 @@ impl Nemesis {
             next: sim.now() + plan.gap.0,
             plan,
             rng,
-            recorder,
+            recorder: crew.calls.recorder.clone(),
             places,
+            suspects: crew.suspects.clone(),
+            parting: None,
             clients: Vec::new(),
             shards,
             undo: BTreeMap::new(),
@@ -111,6 +130,8 @@ impl Nemesis {
             down: BTreeMap::new(),
             disks,
             rot: None,
+            copies: BTreeMap::new(),
+            copy_at: Duration::ZERO,
             spares: (0..nodes).filter(|node| !sim.is_on(*node)).collect(),
             furthest_ms: 0,
             broken: Vec::new(),
@@ -127,6 +148,8 @@ impl Nemesis {
     pub(super) fn tick(&mut self, sim: &mut Simulation) {
         let now = sim.now();
         self.bury(sim);
+        self.part(sim);
+        self.copy_states(sim);
         self.furthest_ms = skews(sim).into_iter().fold(self.furthest_ms, i64::max);
         while let Some(entry) = self.undo.first_entry()
             && entry.key().0 <= now
@@ -219,7 +242,10 @@ impl Nemesis {
         if running.is_empty() {
             return;
         }
-        let node = running[self.rng.random_range(0..running.len())];
+        let any = running[self.rng.random_range(0..running.len())];
+        // What happens to owners shows more.
+        let owner = self.rng.random_bool(0.4).then(|| self.draw_owner(sim)).flatten();
+        let node = owner.map_or(any, |(_, owner)| owner);
         if let Some(what) = self.strike(sim, fault, node, &running) {
             self.fired.count(fault);
             sim.world().note(fault.name(), &[node as u8]);
@@ -267,7 +293,7 @@ impl Nemesis {
                 self.trouble_disk(sim, fault, node);
                 Some(format!("node {}", node + 1))
             }
-            Fault::BitRot | Fault::StateRot => self.rot(sim, fault, node),
+            Fault::BitRot | Fault::StateRot | Fault::StateBack => self.rot(sim, fault, node),
             Fault::Zombie => self.zombie(sim),
             Fault::Join => {
                 let node = self.spares.pop()?;
@@ -295,6 +321,7 @@ impl Nemesis {
             Fault::Pause => {
                 let time = Duration::from_millis(self.rng.random_range(300..4000));
                 sim.pause(node, time);
+                self.suspect(sim, node, time + Duration::from_secs(1));
                 Some(format!("node {} for {time:?}", node + 1))
             }
             Fault::Stutter => {
@@ -320,7 +347,7 @@ impl Nemesis {
 
     /// Cuts the power of a node at a named place in the code.
     fn arm(&mut self, sim: &Simulation, node: usize) {
-        let choice: &[&'static str] = match self.rng.random_bool(0.3) {
+        let choice: &[&'static str] = match self.rng.random_bool(0.5) {
             true => &places::SELDOM,
             false => &places::ALL,
         };
@@ -363,11 +390,16 @@ impl Nemesis {
                 change(&mut self.disks[node]);
                 self.set_disk(sim, node);
             }
-            Undo::Deafen(node) => {
-                let links = self.cut_inward(sim, node);
-                self.fired.count(Fault::OneWay);
-                self.recorder.mark(format!("node {} hears nobody", node + 1));
-                self.later(sim, 100..2000, Undo::Join(links));
+            Undo::Deafen(node) => self.deafen(sim, node),
+            Undo::Darken(node) => {
+                if sim.is_on(node) && !self.down.contains_key(&node) {
+                    self.end_node(sim, node, false);
+                    self.fired.count(Fault::PowerLoss);
+                    self.recorder.mark(format!(
+                        "power-loss: node {}, after its disk had failed",
+                        node + 1
+                    ));
+                }
             }
             Undo::HandBack(shard, node) => {
                 if let Some(what) = self.hand_back(sim, shard, node) {
@@ -390,6 +422,7 @@ impl Nemesis {
         self.bury(sim);
         self.plan.faults.clear();
         self.undo.clear();
+        self.parting = None;
         self.places.disarm();
         sim.heal();
         sim.world().set_links(LinkRule::default());
