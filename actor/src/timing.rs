@@ -64,6 +64,13 @@ fn parse(expression: &str, zone: &str) -> Result<(Cron, TimeZone), Error> {
             "cron expression has {len} bytes, at most {CRON_MAX} are allowed"
         )));
     }
+    // The parser takes nothing for a value here, and then looks through thousands of years for it.
+    let is_gap = |field: &&str| field.split(',').any(str::is_empty);
+    if let Some(field) = expression.split_whitespace().find(is_gap) {
+        return Err(refused(format!(
+            "cron expression {expression:?}: an item is missing in {field:?}"
+        )));
+    }
     let cron = CronParser::builder()
         .year(Year::Disallowed)
         .build()
@@ -230,6 +237,8 @@ mod tests {
             (cron("61 * * * *", "UTC"), "61"),
             (cron("* * * *", "UTC"), "* * * *"),
             (cron("0 0 30 2 *", "UTC"), "matches no time"),
+            (cron(", 9 * * *", "UTC"), "missing in \",\""),
+            (cron("0 9 * 1,,3 *", "UTC"), "missing in \"1,,3\""),
             (cron("0 9 * * *", "Europe/Atlantis"), "Europe/Atlantis"),
             (cron(&"1,".repeat(200), "UTC"), "at most 256"),
             (Timing::Every { ms: 99 }, "99 ms"),
