@@ -474,7 +474,14 @@ impl Router {
             } else {
                 pause
             };
-            if Instant::now() + pause_now >= deadline {
+            let mut is_late = Instant::now() + pause_now >= deadline;
+            if !is_late && !pause_now.is_zero() {
+                Box::pin(tokio::time::sleep(pause_now)).await;
+                pause = (pause * 2).min(self.inner.config.pause_max);
+                // A pause may be longer than asked for. An attempt without time left could only blur a clear answer.
+                is_late = Instant::now() >= deadline;
+            }
+            if is_late {
                 return Err(match perhaps {
                     // What a node said may not tell which part of the cluster is missing.
                     Some(reason) => CallError::Perhaps {
@@ -482,10 +489,6 @@ impl Router {
                     },
                     None => error,
                 });
-            }
-            if !pause_now.is_zero() {
-                Box::pin(tokio::time::sleep(pause_now)).await;
-                pause = (pause * 2).min(self.inner.config.pause_max);
             }
         }
     }
