@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clinch_types::{ActorId, CallOp, CallReply, ConnId, Consistency, Door, RequestId, Target};
 
-use crate::Error;
+use crate::{Body, Error};
 
 /// A future on the heap.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -17,6 +17,17 @@ pub trait Caller: Send + Sync + 'static {
     /// Ends with the reply or an error; never waits without bound. Retries, if any, happen inside and under one
     /// request id.
     fn call(&self, call: OutgoingCall) -> BoxFuture<'static, Result<CallReply, Error>>;
+
+    /// As [`Caller::call`] for a raw HTTP request, with its body if that is streamed; brings the answer with its own, if that
+    /// is. Where calls are carried without bodies beside them, `actor.not_supported`.
+    fn exchange(
+        &self,
+        call: OutgoingCall,
+        body: Option<Body>,
+    ) -> BoxFuture<'static, Result<(CallReply, Option<Body>), Error>> {
+        drop((call, body));
+        Box::pin(std::future::ready(Err(crate::fetch::no_exchanges())))
+    }
 
     /// A name for a new connection that nobody else draws or guesses; `None` where there are no connections.
     fn draw_conn(&self) -> Option<ConnId> {

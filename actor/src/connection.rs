@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::{Actor, BoxFuture, Caller, EmittedBy, Error, Event, OutgoingCall, RawHandle};
+use crate::{Actor, Body, BoxFuture, Caller, EmittedBy, Error, Event, Frame, OutgoingCall, RawHandle};
 
 /// How long a question for events may take: the owner answers within ten seconds, and may move meanwhile.
 const POLL_MAX: Duration = Duration::from_secs(25);
@@ -32,7 +32,7 @@ const POLL_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection outlives an owner that cannot be found.
 const OWNERLESS_MAX: Duration = Duration::from_secs(60);
 /// Events of one name that wait for their reader; then the connection asks for no more until it reads.
-const UNREAD_MAX: usize = 1024;
+pub(crate) const UNREAD_MAX: usize = 1024;
 /// Bytes of events that are kept for their first reader, all names together.
 const UNCLAIMED_BYTES_MAX: usize = 4 << 20;
 
@@ -122,15 +122,18 @@ pub enum ConnStatus {
     Ended,
 }
 
-struct Shared {
+/// What a connection and those who bring its events share.
+pub(crate) struct Shared {
     caller: Arc<dyn Caller>,
     actor: ActorId,
-    conn: ConnId,
+    pub(crate) conn: ConnId,
     readers: Mutex<Readers>,
+    /// Who reads the messages of a raw one.
+    messages: Option<mpsc::Sender<Frame>>,
     /// Subscriptions change one after the other: calls may overtake each other.
     subscribing: tokio::sync::Mutex<()>,
     progress: watch::Sender<Progress>,
-    status: watch::Sender<ConnStatus>,
+    pub(crate) status: watch::Sender<ConnStatus>,
 }
 
 impl<A: Actor> Connection<A> {
@@ -140,20 +143,7 @@ impl<A: Actor> Connection<A> {
     /// What the actor's hooks refuse with; as every call; `actor.not_supported` where calls are carried by something that
     /// has no connections (HTTP).
     pub async fn open(handle: &RawHandle) -> Result<Self, Error> {
-        let (caller, conn) = handle.line()?;
-        let (kind, path) = (ConnKind::Events, String::new());
-        let reply = handle.connect_call(CallOp::Connect { conn, kind, path }).await?;
-        let shared = Arc::new(Shared {
-            caller,
-            actor: reply.meta.actor,
-            conn,
-            readers: Mutex::default(),
-            subscribing: tokio::sync::Mutex::default(),
-            progress: watch::Sender::new(Progress::default()),
-            status: watch::Sender::default(),
-        });
-        let (open, closed) = oneshot::channel();
-        tokio::spawn(follow(shared.clone(), closed));
+        let (shared, open) = Shared::open(handle, ConnKind::Events, String::new(), None).await?;
         let over: Arc<dyn Caller> = Arc::new(Over(shared.clone()));
         let handle = RawHandle::new(over, Target::Id(shared.actor));
         Ok(Self {
@@ -193,12 +183,7 @@ impl<A: Actor> Connection<A> {
 
     /// Waits for the end of the connection and tells its reason.
     pub async fn ended(&self) -> Error {
-        let mut progress = self.shared.progress.subscribe();
-        let ended = progress.wait_for(|progress| progress.ended.is_some()).await;
-        ended
-            .ok()
-            .and_then(|progress| progress.ended.clone())
-            .unwrap_or_else(gone)
+        self.shared.ended().await
     }
 }
 
@@ -238,7 +223,45 @@ fn gone() -> Error {
 }
 
 impl Shared {
-    fn call(&self, op: CallOp, timeout: Option<Duration>) -> BoxFuture<'static, Result<CallReply, Error>> {
+    /// Opens a connection and follows it until the sender is dropped.
+    pub(crate) async fn open(
+        handle: &RawHandle,
+        kind: ConnKind,
+        path: String,
+        messages: Option<mpsc::Sender<Frame>>,
+    ) -> Result<(Arc<Self>, oneshot::Sender<()>), Error> {
+        let (caller, conn) = handle.line()?;
+        let reply = handle.connect_call(CallOp::Connect { conn, kind, path }).await?;
+        let shared = Arc::new(Self {
+            caller,
+            actor: reply.meta.actor,
+            conn,
+            readers: Mutex::default(),
+            messages,
+            subscribing: tokio::sync::Mutex::default(),
+            progress: watch::Sender::new(Progress::default()),
+            status: watch::Sender::default(),
+        });
+        let (open, closed) = oneshot::channel();
+        tokio::spawn(follow(shared.clone(), closed));
+        Ok((shared, open))
+    }
+
+    /// Waits for the end; its reason.
+    pub(crate) async fn ended(&self) -> Error {
+        let mut progress = self.progress.subscribe();
+        let ended = progress.wait_for(|progress| progress.ended.is_some()).await;
+        ended
+            .ok()
+            .and_then(|progress| progress.ended.clone())
+            .unwrap_or_else(gone)
+    }
+
+    pub(crate) fn call(
+        &self,
+        op: CallOp,
+        timeout: Option<Duration>,
+    ) -> BoxFuture<'static, Result<CallReply, Error>> {
         self.caller.call(OutgoingCall {
             target: Target::Id(self.actor),
             op,
@@ -320,6 +343,18 @@ impl Shared {
         }
     }
 
+    /// Hands a message of a raw socket to its reader.
+    async fn message(&self, text: bool, data: Vec<u8>) {
+        let Some(reader) = &self.messages else { return };
+        let frame = match text {
+            // The owner has checked that it is text.
+            true => Frame::Text(String::from_utf8_lossy(&data).into_owned()),
+            false => Frame::Binary(data.into()),
+        };
+        // A reader that has gone meanwhile misses nothing.
+        let _ = reader.send(frame).await;
+    }
+
     /// Takes what an answer brought; the reason, when it was the last.
     async fn take(&self, polled: Polled, seen: &mut u64) -> Option<Error> {
         let before = *seen;
@@ -331,9 +366,10 @@ impl Shared {
             *seen = version;
             match item {
                 ConnItem::Event { name, args } => self.hand_over(name, args).await,
-                ConnItem::Message { .. } => {}
-                ConnItem::Close { reason, .. } => {
-                    return Some(Error::new(group::ACTOR, "connection_closed", reason));
+                ConnItem::Message { text, data } => self.message(text, data).await,
+                ConnItem::Close { code, reason } => {
+                    let closed = Error::new(group::ACTOR, "connection_closed", reason);
+                    return Some(closed.with("closeCode", code));
                 }
             }
         }
@@ -403,6 +439,14 @@ impl Caller for Over {
                 .await;
             Ok(reply)
         })
+    }
+
+    fn exchange(
+        &self,
+        call: OutgoingCall,
+        body: Option<Body>,
+    ) -> BoxFuture<'static, Result<(CallReply, Option<Body>), Error>> {
+        self.0.caller.exchange(call, body)
     }
 }
 

@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use clinch_types::{
-    ActorId, CallMeta, CallOp, CallReply, ConnId, Consistency, CreateSpec, RegionId, Target, WallMs, code,
-    group, limits,
+    ActorId, CallMeta, CallOp, CallReply, ConnId, Consistency, CreateSpec, Door, RegionId, Target, WallMs,
+    code, group, limits,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,8 +20,8 @@ use serde::de::DeserializeOwned;
 use crate::connection::no_connections;
 use crate::turn::Effect;
 use crate::{
-    BoxFuture, Caller, Error, IntoKey, MissedTick, OutgoingCall, QueueHandle, ScheduleEntry, ScheduleId,
-    ScheduleOp, Schedules, SendOut, Timing, Turn,
+    Body, BoxFuture, Caller, Error, IntoKey, MissedTick, OutgoingCall, QueueHandle, ScheduleEntry,
+    ScheduleId, ScheduleOp, Schedules, SendOut, Timing, Turn,
 };
 use crate::{args, cbor};
 
@@ -212,8 +212,7 @@ impl RawHandle {
 
     /// The call that opens a connection.
     pub(crate) fn connect_call(&self, op: CallOp) -> BoxFuture<'static, Result<CallReply, Error>> {
-        let call = self.call::<()>(Ok(op));
-        call.with(|call| call.door = Some(Box::default())).perform()
+        self.call::<()>(Ok(op)).through(Door::default()).perform()
     }
 
     pub(crate) fn call<R>(&self, op: Result<CallOp, Error>) -> Call<R> {
@@ -320,6 +319,11 @@ impl<R> Call<R> {
     /// The result together with where in the actor's life it was produced.
     pub fn meta(self) -> CallWithMeta<R> {
         CallWithMeta(self)
+    }
+
+    /// As one that opens a connection, or is one as long as it lasts.
+    pub(crate) fn through(self, door: Door) -> Self {
+        self.with(|call| call.door = Some(Box::new(door)))
     }
 
     fn with(mut self, change: impl FnOnce(&mut OutgoingCall)) -> Self {
@@ -479,28 +483,41 @@ impl<R> Call<R> {
     }
 
     fn perform(self) -> BoxFuture<'static, Result<CallReply, Error>> {
-        let mut call = match self.call {
-            Ok(call) if call.chain.len() <= limits::CHAIN_MAX => call,
-            Ok(call) => {
-                let len = call.chain.len();
-                let message = format!(
-                    "call chain has length {len}, at most {} is allowed",
-                    limits::CHAIN_MAX
-                );
-                return Box::pin(ready(Err(Error::invalid_request(message))));
-            }
-            Err(error) => return Box::pin(ready(Err(error))),
-        };
-        match self.route {
-            Route::Outside(caller) => caller.call(*call),
-            Route::Turn(turn) | Route::Me(turn) => {
-                if let Some(deadline) = turn.deadline {
-                    let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-                    call.timeout = Some(call.timeout.map_or(left, |timeout| timeout.min(left)));
-                }
-                turn.host.caller().call(*call)
-            }
+        match self.outgoing() {
+            Ok((caller, call)) => caller.call(call),
+            Err(error) => Box::pin(ready(Err(error))),
         }
+    }
+
+    /// Performs a raw request, with its body if that is streamed.
+    pub(crate) fn exchange(
+        self,
+        body: Option<Body>,
+    ) -> BoxFuture<'static, Result<(CallReply, Option<Body>), Error>> {
+        match self.outgoing() {
+            Ok((caller, call)) => caller.exchange(call, body),
+            Err(error) => Box::pin(ready(Err(error))),
+        }
+    }
+
+    /// The call as it leaves, and who carries it.
+    fn outgoing(self) -> Result<(Arc<dyn Caller>, OutgoingCall), Error> {
+        let mut call = *self.call?;
+        let len = call.chain.len();
+        if len > limits::CHAIN_MAX {
+            let max = limits::CHAIN_MAX;
+            let message = format!("call chain has length {len}, at most {max} is allowed");
+            return Err(Error::invalid_request(message));
+        }
+        let turn = match self.route {
+            Route::Outside(caller) => return Ok((caller, call)),
+            Route::Turn(turn) | Route::Me(turn) => turn,
+        };
+        if let Some(deadline) = turn.deadline {
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            call.timeout = Some(call.timeout.map_or(left, |timeout| timeout.min(left)));
+        }
+        Ok((turn.host.caller(), call))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use clinch_actor::{Actor, BoxFuture, Caller, Error, IntoKey, OutgoingCall, RawHandle};
+use clinch_actor::{Actor, Body, BoxFuture, Caller, Error, IntoKey, OutgoingCall, RawHandle};
 use clinch_transport::{
     CertBundle, IdentityError, PeerId, RefuseAll, Sockets, Transport, TransportConfig, UdpSockets,
 };
@@ -70,24 +70,38 @@ impl Caller for Cluster {
     fn call(&self, call: OutgoingCall) -> BoxFuture<'static, Result<CallReply, Error>> {
         // A question for events has no effect to be remembered, and may wait for long.
         let poll = matches!(call.op, CallOp::Poll { .. }).then(|| (RequestId::default(), 0));
-        let call = RoutedCall {
-            target: call.target,
-            op: call.op,
-            timeout: call.timeout,
-            idempotency_key: call.idempotency_key,
-            consistency: call.consistency,
-            if_active: call.if_active,
-            chain: call.chain,
-            params: call.params,
-            request: call.request.map(|own| (own.id, own.acked_below)).or(poll),
-            door: call.door,
-        };
+        let mut call = routed(call);
+        call.request = call.request.or(poll);
         let router = self.router.clone();
         Box::pin(async move { router.call(call).await.map_err(Error::from) })
     }
 
+    fn exchange(
+        &self,
+        call: OutgoingCall,
+        body: Option<Body>,
+    ) -> BoxFuture<'static, Result<(CallReply, Option<Body>), Error>> {
+        let router = self.router.clone();
+        Box::pin(async move { router.exchange(routed(call), body).await.map_err(Error::from) })
+    }
+
     fn draw_conn(&self) -> Option<ConnId> {
         Some(self.router.draw_conn())
+    }
+}
+
+fn routed(call: OutgoingCall) -> RoutedCall {
+    RoutedCall {
+        target: call.target,
+        op: call.op,
+        timeout: call.timeout,
+        idempotency_key: call.idempotency_key,
+        consistency: call.consistency,
+        if_active: call.if_active,
+        chain: call.chain,
+        params: call.params,
+        request: call.request.map(|own| (own.id, own.acked_below)),
+        door: call.door,
     }
 }
 

@@ -29,8 +29,6 @@ pub const SLOW: Duration = Duration::from_secs(1);
 const LEN_MAX: usize = 16 << 10;
 /// Inputs between two looks at the clock.
 const ROUND: usize = 256;
-/// Most time that counts for them: beyond, the machine was busy with something else, or stood still.
-const ROUND_MAX: Duration = Duration::from_secs(5);
 /// Inputs in memory at most, beside those from disk.
 const POOL_MAX: usize = 4096;
 
@@ -82,11 +80,8 @@ pub fn keep(target: &str, input: &[u8]) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Runs a target on its corpus, then on mutations of it for `time`.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a bench beside the product: its time is the machine's"
-)]
+/// Runs a target on its corpus, then on mutations of it until they have had `time` of a processor: a machine that is busy
+/// with something else makes the run longer, not smaller.
 pub fn run(target: Target, corpus: &[Vec<u8>], seed: u64, time: Duration) -> Report {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut report = Report::default();
@@ -98,10 +93,9 @@ pub fn run(target: Target, corpus: &[Vec<u8>], seed: u64, time: Duration) -> Rep
         }
         pool.push(input.clone());
     }
-    let mut spent = Duration::ZERO;
+    let end = processor_time() + time;
     // A finding is enough: what follows from the same fault would bury it.
-    while spent < time && report.broken.is_empty() {
-        let begun = Instant::now();
+    while processor_time() < end && report.broken.is_empty() {
         for _ in 0..ROUND {
             let mut input = pool[rng.random_range(0..pool.len())].clone();
             mutate::mutate(&mut input, &pool, &mut rng);
@@ -114,24 +108,33 @@ pub fn run(target: Target, corpus: &[Vec<u8>], seed: u64, time: Duration) -> Rep
                 pool.push(input);
             }
         }
-        spent += begun.elapsed().min(ROUND_MAX);
     }
     report
 }
 
+/// What this thread has had of a processor since it began.
+fn processor_time() -> Duration {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").expect("a kernel that counts");
+    let nanos = told.split(' ').next().and_then(|first| first.parse().ok());
+    Duration::from_nanos(nanos.expect("nanoseconds first"))
+}
+
 /// How a target ended on an input; `None` when it broke a law.
-#[expect(clippy::disallowed_methods, reason = "as above")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a bench beside the product: its time is the machine's"
+)]
 fn attempt(target: Target, input: &[u8], report: &mut Report) -> Option<u64> {
     report.tried += 1;
-    let once = || {
-        let begun = Instant::now();
-        let ended = catch_unwind(AssertUnwindSafe(|| target(input)));
-        (begun.elapsed(), ended)
-    };
-    let (mut took, mut ended) = once();
+    let once = || catch_unwind(AssertUnwindSafe(|| target(input)));
+    let begun = Instant::now();
+    let mut ended = once();
+    let mut took = begun.elapsed();
     if took > SLOW {
-        // What is slow is slow again; a machine that had no time for us was slow once.
-        (took, ended) = once();
+        // What is slow is slow again, on a processor of its own; a machine that had no time for us was slow once.
+        let begun = processor_time();
+        ended = once();
+        took = processor_time() - begun;
     }
     report.slowest = report.slowest.max(took);
     let said = match ended {

@@ -11,7 +11,7 @@ use clinch_fuzz::{TARGETS, corpus, keep, run, samples};
 struct Args {
     /// Only targets whose names contain this
     target: Option<String>,
-    /// Seconds for each target
+    /// Seconds of a processor for each target
     #[arg(long, default_value_t = 10)]
     seconds: u64,
     /// First number of the sequence of inputs; default: another each time

@@ -230,4 +230,43 @@ mod tests {
         };
         assert_eq!(headers.validate(), Err(ConfigError::HeaderBytes { value: 100 }));
     }
+
+    #[test]
+    fn every_bound_is_checked_at_its_edge_and_named() {
+        let with = |settings: serde_json::Value| {
+            serde_json::from_value::<GatewayConfig>(settings)
+                .unwrap()
+                .validate()
+        };
+        for setting in [
+            "call-timeout-ms",
+            "header-read-timeout-ms",
+            "body-read-timeout-ms",
+            "max-connections",
+            "max-in-flight",
+            "max-sockets",
+            "max-large-bodies",
+            "socket-ping-ms",
+        ] {
+            let error = with(serde_json::json!({ setting: 0 })).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!("gateway setting {setting} must not be 0")
+            );
+            assert!(with(serde_json::json!({ setting: 1 })).is_ok(), "{setting}");
+        }
+        let pings = |silence| {
+            with(serde_json::json!({ "socket-ping-ms": 5, "socket-silence-ms": silence })).map(|_| ())
+        };
+        assert_eq!(pings(10), Ok(()));
+        assert_eq!(pings(9), Err(ConfigError::Silence { ping: 5, silence: 9 }));
+        let headers = |bytes| with(serde_json::json!({ "max-header-bytes": bytes })).map(|_| ());
+        assert_eq!(headers(MIN_HEADER_BYTES), Ok(()));
+        assert_eq!(
+            headers(MIN_HEADER_BYTES - 1),
+            Err(ConfigError::HeaderBytes {
+                value: MIN_HEADER_BYTES - 1
+            })
+        );
+    }
 }

@@ -426,6 +426,53 @@ mod tests {
     }
 
     #[test]
+    fn every_number_is_checked_at_both_ends_and_named_with_its_limits() {
+        for (name, min, max) in [
+            ("cluster.shards", 1, 1024),
+            ("cluster.replicas", 1, 7),
+            ("cluster.expect-nodes", 1, 1000),
+            ("capacity", 0, 1000),
+            ("proposer.batch-turns-max", 1, 65_536),
+            ("proposer.batch-bytes-max", 1024, 4 << 20),
+            ("proposer.queue-max", 1, 1 << 20),
+            ("storage.checkpoint-ms", 10, 60_000),
+            ("storage.cache-mib", 1, 1 << 20),
+            ("storage.retain-mib", 1, 1 << 16),
+        ] {
+            let with = |value: i64| {
+                let mut table = toml::Table::try_from(sound()).unwrap();
+                let mut place = &mut table;
+                let (sections, setting) = name.rsplit_once('.').unwrap_or(("", name));
+                if !sections.is_empty() {
+                    place = place[sections].as_table_mut().unwrap();
+                }
+                assert!(place.insert(setting.to_owned(), value.into()).is_some(), "{name}");
+                table.try_into::<NodeConfig>().unwrap().validate()
+            };
+            for value in [min, max] {
+                assert!(with(value).is_ok(), "{name} = {value}");
+            }
+            for value in [min - 1, max + 1].into_iter().filter(|value| *value >= 0) {
+                let error = with(value).unwrap_err().to_string();
+                assert_eq!(
+                    error,
+                    format!("{name} is {value}, it must be between {min} and {max}")
+                );
+            }
+        }
+        let mut config = sound();
+        config.raft.election_min_ms = 2 * config.raft.heartbeat_ms;
+        config.raft.election_max_ms = config.raft.election_min_ms;
+        let error = config.clone().validate().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "raft.election-max-ms (160) must be greater than raft.election-min-ms (160)"
+        );
+        config.raft.election_max_ms += 1;
+        assert!(config.validate().is_ok());
+    }
+
+    #[test]
     fn a_hash_of_a_token_is_made_of_digits() {
         let read = |text: &str| serde_json::from_value::<Sha256>(text.into());
         let sound = "0f".repeat(32);

@@ -54,8 +54,9 @@ mod tasks;
 pub use clinch_actor::{
     Actor, ActorKey, ActorOptions, Any, Body, BodySender, Call, Conn, ConnId, ConnKind, ConnStatus,
     Connection, Consistency, Ctx, Durability, Emits, Error, Event, Events, FireInfo, Frame, FromKey, IntoKey,
-    Message, MessageId, MissedTick, Origin, Queue, QueueHandle, RawHandle, Registry, Result, RunOutcome,
-    RunRecord, ScheduleEntry, ScheduleId, ShardedKey, Timing, actor, decode, encode, http, serve_request,
+    Message, MessageId, MissedTick, Origin, Queue, QueueHandle, RawHandle, RawSocket, Registry, Result,
+    RunOutcome, RunRecord, ScheduleEntry, ScheduleId, ShardedKey, Timing, actor, decode, encode, http,
+    serve_request,
 };
 pub use clinch_client::{Client, ClientConfig, Cluster, HttpClient, gateway_url};
 pub use config::{

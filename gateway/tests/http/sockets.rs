@@ -121,6 +121,49 @@ async fn a_body_that_does_not_arrive_is_given_up() {
 }
 
 #[tokio::test]
+async fn large_bodies_are_held_up_to_their_number_and_one_more_is_told_the_limit() {
+    let config = GatewayConfig {
+        max_large_bodies: 1,
+        ..GatewayConfig::default()
+    };
+    let server = Server::with(Memory::recording(), config).await;
+    let body = |key: &str, len: usize| {
+        let input = "y".repeat(len);
+        json!({"name": "counter", "key": key, "input": input}).to_string()
+    };
+    let large = body("held", 100_000);
+    let whole = request("PUT /actors", &[], large.as_bytes());
+    // All but its end: it has its place as soon as the gateway has read more than 64 KiB of it.
+    let (most, end) = whole.split_at(whole.len() - 1);
+    let mut held = server.connect().await;
+    held.write_all(most).await.unwrap();
+    let other = body("other", 100_000);
+    let refused = within(async {
+        loop {
+            let answer = server.send("PUT /actors", &[], other.as_bytes()).await;
+            if answer.status != 200 {
+                break answer;
+            }
+        }
+    })
+    .await;
+    refused.is_error(503, "actor/overloaded");
+    refused.message_has("memory for large requests is full: 1 ");
+    // Small ones need no place.
+    let small = body("small", 60_000);
+    assert_eq!(
+        server.send("PUT /actors", &[], small.as_bytes()).await.status,
+        200
+    );
+    held.write_all(end).await.unwrap();
+    assert_eq!(within(Answer::read(&mut held)).await.status, 200);
+    assert_eq!(
+        server.send("PUT /actors", &[], other.as_bytes()).await.status,
+        200
+    );
+}
+
+#[tokio::test]
 async fn headers_over_the_limit_are_refused() {
     let config = GatewayConfig {
         max_header_bytes: 8192,

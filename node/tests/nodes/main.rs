@@ -16,6 +16,7 @@ mod lifecycle;
 mod limits;
 mod outbox;
 mod queues;
+mod raw_client;
 mod raw_http;
 mod repeated;
 mod rollback;
