@@ -7,3 +7,4 @@ mod cli_commands;
 mod cli_demo;
 mod cli_dev;
 mod cli_refusals;
+mod cli_rolling;

@@ -12,6 +12,7 @@ mod followers;
 mod guarantees;
 mod inspector;
 mod kv_limit;
+mod leaving;
 mod lifecycle;
 mod limits;
 mod outbox;
