@@ -170,7 +170,11 @@ impl Shards {
                     }
                 }
                 let to = placement.leader;
-                let is_fit = |n: &NodeRecord| n.state == NodeState::Up && !self.desk.leaving().has(n);
+                let mine = state.nodes.get(&self.config.node).map_or(0, |n| n.code_version);
+                // Older code may not be able to read what newer code has written: such a way is only taken when nobody else is left.
+                let is_fit = |n: &NodeRecord| {
+                    n.state == NodeState::Up && n.code_version >= mine && !self.desk.leaving().has(n)
+                };
                 let fit = !self.desk.leaving().is_me() && state.nodes.get(&to).is_some_and(is_fit);
                 if to == self.config.node || !fit || handed == HAND_OFFS {
                     continue;

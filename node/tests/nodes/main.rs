@@ -24,3 +24,4 @@ mod rules;
 mod schedules;
 mod stale;
 mod streams;
+mod upgrade;
