@@ -88,6 +88,8 @@ fn a_gateway_that_was_given_must_answer_and_one_of_a_configuration_need_not() {
         run(&[
             "cert",
             "init",
+            "--cluster",
+            "shop",
             "--dir",
             dir.path().join("certs").to_str().unwrap()
         ])

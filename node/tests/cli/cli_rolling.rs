@@ -269,8 +269,6 @@ async fn each_node_restarts_in_turn_and_no_call_fails_is_lost_or_waits_for_an_el
         let stopped = asked.elapsed();
         let status = cluster.exited(node).await.unwrap();
         assert!(status.success(), "node {node} ended with {status}");
-        let log = std::fs::read_to_string(cluster.log(node)).unwrap();
-        assert!(log.contains("all shards are handed over"), "{log}");
         load.more(CALLS).await;
         cluster.restart(node).unwrap();
         cluster.wait_node_ready(node, PATIENCE).await.unwrap();
@@ -281,6 +279,8 @@ async fn each_node_restarts_in_turn_and_no_call_fails_is_lost_or_waits_for_an_el
             "node {node}: stopped within {stopped:?}; of {count} calls and as many, the longest took {longest:?}"
         );
         assert!(longest < LEASE, "a call took {longest:?}");
+        let log = std::fs::read_to_string(cluster.log(node)).unwrap();
+        assert!(log.contains("all shards are handed over"), "{log}");
         last.send_replace(Some(count));
         listeners.join_all().await;
         counts.insert(shared_by(node), count);
