@@ -171,7 +171,7 @@ impl Shards {
                 }
                 let to = placement.leader;
                 let mine = state.nodes.get(&self.config.node).map_or(0, |n| n.code_version);
-                // Older code may not be able to read what newer code has written: such a way is only taken when nobody else is left.
+                // Older code may not be able to read what newer code has written.
                 let is_fit = |n: &NodeRecord| {
                     n.state == NodeState::Up && n.code_version >= mine && !self.desk.leaving().has(n)
                 };

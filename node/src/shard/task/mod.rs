@@ -475,7 +475,7 @@ impl ShardTask {
                 if self
                     .hand_over
                     .as_ref()
-                    .is_none_or(|h| h.lets_in(&**owner, &request.chain))
+                    .is_none_or(|h| h.lets_in(owner, &request.chain))
                     || (planted!("lease-through-transfer") && owner.is_look(&request)) =>
             {
                 owner.admit(*request, deadline, reply)
