@@ -3,7 +3,8 @@
 //! Sticky and bounded: start from where the replicas are, drop what is on nodes that are gone, fill the gaps in
 //! each shard's preference order, even out with as few moves as can be, then choose leaders.
 //! Invariants: replicas of a shard are on distinct nodes, and spread over zones as evenly as the nodes allow; with
-//! equal weights and room in the zones, no two nodes differ by more than one replica or one leader; the result
+//! equal weights and room in the zones, no two nodes differ by more than one replica; no shard is led by a replica with
+//! older code than another one that accepts, and within that no two nodes differ by more than one leader; the result
 //! depends on the content of the input only, not on its order.
 //! Not here: the steps that lead there (`moves`).
 
@@ -27,6 +28,8 @@ pub struct PlacementNode {
     /// Whether it may be given replicas. One that may not keeps what it has (it is down for a moment, perhaps):
     /// nothing moves from it and nothing to it.
     pub accepts: bool,
+    /// Version of its code. While versions differ, shards are led by the newest of their replicas that accept.
+    pub code_version: u32,
 }
 
 /// What placement is decided from.
@@ -63,9 +66,7 @@ pub fn place(input: &PlacementInput) -> Placement {
         let leader = input.leaders.get(&shard_id(shard))?;
         board.index_of(*leader)
     };
-    let weights: Vec<u32> = board.nodes.iter().map(|node| node.weight).collect();
-    let accepts: Vec<bool> = board.nodes.iter().map(|node| node.accepts).collect();
-    let leaders = leaders::assign(&board.sets, current, &weights, &accepts);
+    let leaders = leaders::assign(&board.sets, current, &board.nodes);
     let mut placement = Placement::default();
     for (shard, (set, leader)) in board.sets.iter().zip(leaders).enumerate() {
         if let Some(leader) = leader {
@@ -75,6 +76,32 @@ pub fn place(input: &PlacementInput) -> Placement {
         }
     }
     placement
+}
+
+/// Chooses leaders as [`place`] does, of replicas that stay where they are; without shards that have none.
+pub fn lead(input: &PlacementInput) -> BTreeMap<ShardId, NodeId> {
+    let nodes = sorted(&input.nodes);
+    let index_of = |id: &NodeId| nodes.binary_search_by_key(id, |node| node.id).ok();
+    let set_of = |shard: usize| {
+        let replicas = input.current.get(&shard_id(shard)).into_iter().flatten();
+        let mut set: Vec<usize> = replicas.filter_map(index_of).collect();
+        set.sort_unstable();
+        set
+    };
+    let sets: Vec<Vec<usize>> = (0..input.shards as usize).map(set_of).collect();
+    let current = |shard: usize| index_of(input.leaders.get(&shard_id(shard))?);
+    let leaders = leaders::assign(&sets, current, &nodes);
+    let led = leaders.into_iter().enumerate();
+    led.filter_map(|(shard, leader)| Some((shard_id(shard), nodes[leader?].id)))
+        .collect()
+}
+
+/// The nodes that can hold anything, each once, in order of id.
+fn sorted(nodes: &[PlacementNode]) -> Vec<PlacementNode> {
+    let mut nodes: Vec<PlacementNode> = nodes.iter().filter(|node| node.weight > 0).cloned().collect();
+    nodes.sort();
+    nodes.dedup_by_key(|node| node.id);
+    nodes
 }
 
 /// The state of a placement while it is worked out. Nodes and shards are indices; nodes are in order of id.
@@ -95,14 +122,7 @@ struct Board {
 
 impl Board {
     fn new(input: &PlacementInput) -> Self {
-        let mut nodes: Vec<PlacementNode> = input
-            .nodes
-            .iter()
-            .filter(|node| node.weight > 0)
-            .cloned()
-            .collect();
-        nodes.sort();
-        nodes.dedup_by_key(|node| node.id);
+        let nodes = sorted(&input.nodes);
         let mut names: Vec<&str> = nodes.iter().map(|node| node.zone.as_str()).collect();
         names.sort_unstable();
         names.dedup();

@@ -210,6 +210,7 @@ impl ClusterState {
                 zone: node.zone.clone(),
                 weight: node.capacity,
                 accepts: node.state.gains_replicas(),
+                code_version: node.code_version,
             })
             .collect();
         PlacementInput {
@@ -244,6 +245,21 @@ impl ClusterState {
                 let leader = *placed.leaders.get(&shard)?;
                 (replicas != at.desired || leader != at.leader)
                     .then_some((shard, Desired { replicas, leader }))
+            })
+            .collect()
+    }
+
+    /// The shards that should be led by another one of their replicas, given the nodes as they are: while versions of the
+    /// code differ, by one of the newest. The content of [`Command::SetDesired`](crate::Command::SetDesired); replicas stay
+    /// where they are.
+    pub fn leaders_due(&self) -> BTreeMap<ShardId, Desired> {
+        let leaders = placement::lead(&self.placement_input());
+        self.shards
+            .iter()
+            .filter_map(|(shard, at)| {
+                let leader = *leaders.get(shard)?;
+                let replicas = at.desired.clone();
+                (leader != at.leader).then_some((*shard, Desired { replicas, leader }))
             })
             .collect()
     }

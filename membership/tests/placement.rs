@@ -13,6 +13,7 @@ fn node(id: u64, zone: &str) -> PlacementNode {
         zone: zone.to_owned(),
         weight: 1,
         accepts: true,
+        code_version: 0,
     }
 }
 
@@ -287,6 +288,7 @@ fn nodes_strategy() -> impl Strategy<Value = Vec<PlacementNode>> {
                         zone,
                         weight,
                         accepts,
+                        code_version: 0,
                     },
                 )
             })

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::auth::Tokens;
 use crate::control::{Control, ControlError};
+use crate::leave::Leaving;
 use crate::seams::NodeRng;
 use crate::shard::Owners;
 
@@ -41,6 +42,7 @@ pub(crate) struct NodeBackend {
     pub(crate) rng: Arc<NodeRng>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: PrometheusHandle,
+    pub(crate) leaving: Arc<Leaving>,
     /// Why the store has failed, once it has.
     pub(crate) store_failed: watch::Receiver<Option<Arc<str>>>,
 }
@@ -302,6 +304,9 @@ impl Backend for NodeBackend {
     fn ready(&self) -> Result<(), String> {
         if let Some(reason) = &*self.store_failed.borrow() {
             return Err(gives_up(reason));
+        }
+        if self.leaving.is_me() {
+            return Err("this node is about to stop".into());
         }
         let Some(state) = self.control.state() else {
             return Err("this node is not part of a cluster yet".into());

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::control::Control;
 use crate::exchange;
+use crate::leave::Leaving;
 use crate::shard::{HttpSeat, ListTo, RaftDesk, ReplyTo, ShardHandle, kinds, respond};
 use crate::tasks::Tasks;
 
@@ -30,6 +31,7 @@ pub(crate) struct Desk {
     tasks: Tasks,
     node: NodeId,
     incarnation: Incarnation,
+    leaving: Arc<Leaving>,
     parts: RwLock<Parts>,
     shards: RwLock<BTreeMap<ShardId, ShardHandle>>,
 }
@@ -50,9 +52,15 @@ impl Desk {
             tasks,
             node,
             incarnation,
+            leaving: Arc::default(),
             parts: RwLock::default(),
             shards: RwLock::new(BTreeMap::new()),
         })
+    }
+
+    /// Which nodes are about to stop.
+    pub(crate) fn leaving(&self) -> &Arc<Leaving> {
+        &self.leaving
     }
 
     pub(crate) fn put_raft(&self, raft: RaftDesk) {
@@ -165,6 +173,7 @@ impl Handler for Desk {
                 None => inbound.refuse(Refusal::new(RefusalCode::Stopping, "this node is starting")),
             },
             kinds::STATUS => respond(inbound, &self.incarnation),
+            kinds::LEAVING => self.leaving.request(inbound),
             kinds::JOIN | kinds::COMMAND => match self.parts.read().control.as_ref() {
                 Some(control) => control.request(inbound),
                 None => inbound.refuse(Refusal::new(RefusalCode::Stopping, "this node is starting")),

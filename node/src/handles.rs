@@ -7,7 +7,7 @@ const OTHERS: u64 = 512;
 ///
 /// The limit belongs to the process: a program that has set its own and needs less gets no less.
 pub(crate) fn make_room_for(connections: u64) {
-    let needed = connections.saturating_add(OTHERS);
+    let needed = needed_for(connections);
     let allowed = match raise(needed) {
         Ok(allowed) => allowed,
         Err(error) => {
@@ -23,17 +23,37 @@ pub(crate) fn make_room_for(connections: u64) {
     }
 }
 
-/// How many it may open now.
+/// Handles that a node with so many connections may need.
+pub(crate) fn needed_for(connections: u64) -> u64 {
+    connections.saturating_add(OTHERS)
+}
+
+/// How many handles the process may open now, and how many it may allow itself.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn limits() -> std::io::Result<(u64, u64)> {
+    let limit = limit()?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
 #[expect(unsafe_code, reason = "limits have no safe interface in the standard library")]
-fn raise(needed: u64) -> std::io::Result<u64> {
+fn limit() -> std::io::Result<libc::rlimit> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
     };
     // SAFETY: the kernel writes one `rlimit` to the place it is given, which is ours and of that type.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
-        return Err(std::io::Error::last_os_error());
+    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } {
+        0 => Ok(limit),
+        _ => Err(std::io::Error::last_os_error()),
     }
+}
+
+/// How many it may open now.
+#[expect(unsafe_code, reason = "limits have no safe interface in the standard library")]
+fn raise(needed: u64) -> std::io::Result<u64> {
+    let mut limit = limit()?;
     if limit.rlim_cur >= needed || limit.rlim_cur >= limit.rlim_max {
         return Ok(limit.rlim_cur);
     }

@@ -28,6 +28,7 @@ use crate::config::NodeConfig;
 use crate::control::{Control, JoinRequest, join_by_seeds};
 use crate::desk::{Desk, LocalDesk};
 use crate::embed::LocalNode;
+use crate::leave::Leave;
 use crate::seams::{NodeRng, Platform, PlatformStore};
 use crate::shard::{EventHub, GroupParts, Owners, RaftDesk, open_group, vigil};
 use crate::shards::Shards;
@@ -142,6 +143,7 @@ struct Parts {
     raft: RaftDesk,
     desk: Arc<Desk>,
     checkpoints: Checkpoints,
+    leave: Leave,
     /// Why the cluster does not take the node back, if it does not.
     refused: watch::Sender<Option<String>>,
 }
@@ -242,6 +244,15 @@ impl Node {
         };
         shards.start();
         let every = Duration::from_millis(config.storage.checkpoint_ms);
+        let leave = Leave {
+            node: config.node,
+            incarnation: identity.incarnation,
+            control: control.clone(),
+            transport,
+            desk: desk.clone(),
+            groups: groups.clone(),
+            store_failed: storage.poisoned(),
+        };
         let checkpoints =
             crate::checkpoint::start(storage.clone(), driver, every, &work, control.clone(), groups)?;
         let tokens = Tokens::new(config.tokens.clone());
@@ -255,6 +266,7 @@ impl Node {
             rng,
             clock,
             metrics,
+            leaving: desk.leaving().clone(),
             store_failed: storage.poisoned(),
         });
         let gateways = open_gateway(&config, &backend, &door).await?;
@@ -272,6 +284,7 @@ impl Node {
             raft,
             desk,
             checkpoints,
+            leave,
             refused,
         };
         Ok(Self {
@@ -360,7 +373,11 @@ impl Node {
     pub fn hand_over(&self, shard: clinch_types::ShardId, to: NodeId) {
         if let Some(handle) = self.parts.desk.shard(shard) {
             // A full queue: it is a wish, not an order.
-            drop(handle.tx.try_send(crate::shard::ShardMsg::HandOff { to }));
+            drop(
+                handle
+                    .tx
+                    .try_send(crate::shard::ShardMsg::HandOff { to, leaving: false }),
+            );
         }
     }
 
@@ -420,15 +437,20 @@ impl Node {
         }
     }
 
-    /// Stops front to back: no new requests, then the shards, then the network and the disk. When it returns, the data
-    /// directory may be used by another process; the address too, once every [`Cluster`] and handle got from this node is
-    /// dropped.
+    /// Stops front to back: first everything this node owns is handed to nodes that stay, while it still answers; then come
+    /// no new requests, then the shards, then the network and the disk. A node that is alone, or stops together with all
+    /// others, has nobody to hand anything to and does not wait for that. Each stage takes ten seconds at most and is then
+    /// left behind.
+    ///
+    /// When it returns, the data directory may be used by another process; the address too, once every [`Cluster`] and
+    /// handle got from this node is dropped.
     pub async fn stop(self) {
         let stages = [
             (
-                "gateway",
-                Box::pin(self.door.end()) as std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>>,
+                "hand-over",
+                Box::pin(self.parts.leave.run()) as std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>>,
             ),
+            ("gateway", Box::pin(self.door.end())),
             ("actors", Box::pin(self.parts.desk.rest())),
             ("shards", Box::pin(self.work.end())),
         ];
@@ -462,10 +484,13 @@ impl Node {
             events,
             raft,
             desk,
+            leave,
             refused,
         } = self.parts;
         checkpoints.ended().await;
-        drop((storage, cluster, control, backend, events, raft, desk, refused));
+        drop((
+            storage, cluster, control, backend, events, raft, desk, leave, refused,
+        ));
         // The log's thread lets go of the directory when it has seen the end of its queue.
         let free = async {
             while disk.strong_count() > 0 {

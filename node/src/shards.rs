@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clinch_actor::{Caller, Registry};
 use clinch_client::Router;
-use clinch_membership::{ClusterState, Command, NodeState};
+use clinch_membership::{ClusterState, Command, NodeRecord, NodeState};
 use clinch_types::{Clock, NodeId, ShardId, fp};
 use openraft::async_runtime::WatchReceiver;
 use parking_lot::Mutex;
@@ -170,8 +170,13 @@ impl Shards {
                     }
                 }
                 let to = placement.leader;
-                let up = state.nodes.get(&to).is_some_and(|n| n.state == NodeState::Up);
-                if to == self.config.node || !up || handed == HAND_OFFS {
+                let mine = state.nodes.get(&self.config.node).map_or(0, |n| n.code_version);
+                // Older code may not be able to read what newer code has written.
+                let is_fit = |n: &NodeRecord| {
+                    n.state == NodeState::Up && n.code_version >= mine && !self.desk.leaving().has(n)
+                };
+                let fit = !self.desk.leaving().is_me() && state.nodes.get(&to).is_some_and(is_fit);
+                if to == self.config.node || !fit || handed == HAND_OFFS {
                     continue;
                 }
                 let matched = metrics
@@ -186,7 +191,7 @@ impl Shards {
                 if let Some(shard) = self.desk.shard(id) {
                     handed += 1;
                     // A full queue: another round will do.
-                    drop(shard.tx.try_send(ShardMsg::HandOff { to }));
+                    drop(shard.tx.try_send(ShardMsg::HandOff { to, leaving: false }));
                 }
             }
         }

@@ -11,6 +11,7 @@ mod cluster_commands;
 pub(crate) mod config_file;
 mod demo;
 mod dev;
+mod doctor;
 mod exit;
 pub mod local;
 mod namespace_commands;
@@ -61,6 +62,7 @@ enum Command {
     Actors(actor_commands::Args),
     Namespaces(namespace_commands::Args),
     Cert(cert::Args),
+    Doctor(doctor::Args),
 }
 
 /// Runs the program with the arguments of this process and the example actors.
@@ -125,6 +127,7 @@ fn run(command: Command, registry: Registry) -> Outcome {
             Command::Actors(args) => actor_commands::run(&args).await,
             Command::Namespaces(args) => namespace_commands::run(&args).await,
             Command::Cert(args) => cert::run(&args),
+            Command::Doctor(args) => doctor::run(args).await,
         }
     });
     // What is left (a name being resolved, a peer being told goodbye) must not hold up the exit.

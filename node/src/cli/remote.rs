@@ -36,7 +36,8 @@ impl Remote {
     }
 }
 
-fn base(gateway: &str) -> Outcome<String> {
+/// The base URL of a gateway, given as one or as `host:port`.
+pub(crate) fn base(gateway: &str) -> Outcome<String> {
     let refused = |why: &str| Failure::usage(format!("--gateway {gateway}: {why}"));
     let url = match gateway.split_once("://") {
         Some(("http", _)) => gateway.to_owned(),

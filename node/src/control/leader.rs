@@ -1,5 +1,5 @@
-//! What the leader of the control group does: takes nodes into the group, places the shards once enough are there,
-//! and notices nodes that fall silent.
+//! What the leader of the control group does: takes nodes into the group, places the shards once enough are there, has them
+//! led by the newest code, and notices nodes that fall silent.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -45,6 +45,7 @@ impl Control {
                     Err(error) => tracing::warn!(%error, "the shards could not be placed"),
                 }
             }
+            self.prefer_leaders(&state).await;
             let detector = detector.get_or_insert_with(|| {
                 Detector::new(DetectorConfig::default()).expect("the defaults are sound")
             });
@@ -81,6 +82,21 @@ impl Control {
             }
         }
         Ok(())
+    }
+
+    /// Writes down which replicas should lead, once that has changed: nodes have come back with other code. Their owners then
+    /// hand the shards over, a few at a time (`shards`).
+    async fn prefer_leaders(&self, state: &ClusterState) {
+        let shards = state.leaders_due();
+        if shards.is_empty() {
+            return;
+        }
+        let (base, count) = (state.version, shards.len());
+        match self.judge(Command::SetDesired { base, shards }).await {
+            Ok(()) => tracing::info!(shards = count, "shards should be led by other replicas"),
+            // Most often the state has moved on; the next round sees.
+            Err(error) => tracing::debug!(%error, "the preferred leaders could not be recorded"),
+        }
     }
 
     /// Asks every node how it is, and writes down who fell silent or came back.

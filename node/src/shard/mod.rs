@@ -164,8 +164,9 @@ pub(crate) enum ShardMsg {
     },
     /// Which actors there are.
     List { request: ListRequest, reply: ListTo },
-    /// Move the leadership to that node, without failing a call.
-    HandOff { to: NodeId },
+    /// Move the leadership to that node, without failing a call. This node is about to stop, if it is `leaving`: actors are
+    /// put to sleep before, as with `Rest`.
+    HandOff { to: NodeId, leaving: bool },
     /// The node is about to stop: put actors to sleep that have something to do before.
     Rest { done: oneshot::Sender<()> },
 }

@@ -40,6 +40,8 @@ pub(crate) mod kinds {
     pub(crate) const COMMAND: u8 = 41;
     /// How the node is.
     pub(crate) const STATUS: u8 = 42;
+    /// The node that asks is about to stop.
+    pub(crate) const LEAVING: u8 = 43;
 }
 
 /// What stands before the bytes of a snapshot.

@@ -18,6 +18,7 @@ fn every_command_has_help_with_an_example() {
         &["actors", "destroy"],
         &["cert", "init"],
         &["cert", "issue"],
+        &["doctor"],
     ];
     for command in commands {
         let help = stdout_of(&[*command, &["--help"]].concat());

@@ -6,4 +6,6 @@ mod cli_cluster;
 mod cli_commands;
 mod cli_demo;
 mod cli_dev;
+mod cli_doctor;
 mod cli_refusals;
+mod cli_rolling;

@@ -452,11 +452,16 @@ async fn g10_a_call_through_a_node_without_owner_ends_in_time_and_names_the_shar
         .await
         .unwrap();
     let (shard, owner) = cluster.owner(0, &target).expect("an owner");
-    // The owner and one more replica go: the last one cannot win an election.
+    // The owner and one more replica go: the last one, to which they hand the shard, has no majority any more.
     let last = (owner + 1) % 3;
     for index in (0..3).filter(|n| *n != last) {
         cluster.stop_node(index).await;
     }
+    eventually("its lease is over", || async {
+        let orphan = cluster.node(last).cluster().get::<Probe>("orphan");
+        orphan.get().timeout(Duration::from_millis(50)).await.is_err()
+    })
+    .await;
     let begun = Instant::now();
     let error = cluster
         .node(last)

@@ -1,5 +1,7 @@
 //! The task of one shard on one node: follows the leadership, and runs the owner while this node has it.
 
+mod hand_over;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +22,7 @@ use openraft::{ReadPolicy, ServerState};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use self::hand_over::HandOver;
 use super::linger::Linger;
 use super::stale::{self, Found, StaleRead};
 use super::{EventHub, Internal, Owner, Owners, Raft, Release, ReplyTo, ShardHandle, ShardMsg};
@@ -33,8 +36,6 @@ use crate::tasks::Tasks;
 const TAKE_MAX: usize = 256;
 /// How often a shard looks at its clock when nothing is due.
 const TICK: Duration = Duration::from_millis(250);
-/// How long a hand-over of the leadership may take before calls are served here again.
-const HAND_OFF_MAX: Duration = Duration::from_secs(2);
 
 /// What a shard needs of its node.
 pub(crate) struct ShardContext {
@@ -86,10 +87,8 @@ pub(crate) struct ShardTask {
     linger: Linger,
     /// Calls that came while this node is about to own the shard, or hands it over.
     parked: Vec<(Box<CallRequest>, Instant, ReplyTo)>,
-    /// Until when a hand-over may take; nothing is admitted meanwhile.
-    hand_off: Option<Instant>,
-    /// To whom, until the transfer has been asked for.
-    hand_off_to: Option<NodeId>,
+    /// A hand-over under way; nothing new is admitted meanwhile.
+    hand_over: Option<HandOver>,
     /// The term in which a transfer was asked for: the next leader need not wait for this lease, and `as_leader()` does
     /// not know of it. Reads of that term ask the quorum.
     lease_void: Option<Epoch>,
@@ -153,8 +152,7 @@ impl ShardTask {
             receipts: VecDeque::new(),
             linger: Linger::default(),
             parked: Vec::new(),
-            hand_off: None,
-            hand_off_to: None,
+            hand_over: None,
             lease_void: None,
             doubtful: Vec::new(),
             confirm: None,
@@ -211,7 +209,7 @@ impl ShardTask {
                         break;
                     }
                     for message in messages.drain(..) {
-                        self.message(message).await;
+                        self.message(message);
                     }
                 }
                 () = tokio::time::sleep_until(tick_at) => {
@@ -311,8 +309,7 @@ impl ShardTask {
         self.receipts.clear();
         // Should this node still lead, the next tick notices.
         self.confirm = None;
-        self.hand_off = None;
-        self.hand_off_to = None;
+        self.hand_over = None;
         let moved = self.moved();
         let doubtful: Vec<Release> = self.doubtful.drain(..).chain(self.confirming.drain(..)).collect();
         if let Role::Owner { mut owner, .. } = std::mem::replace(&mut self.role, Role::Follower) {
@@ -406,7 +403,7 @@ impl ShardTask {
         }
     }
 
-    async fn message(&mut self, message: ShardMsg) {
+    fn message(&mut self, message: ShardMsg) {
         match message {
             ShardMsg::Call {
                 request,
@@ -418,7 +415,7 @@ impl ShardTask {
                 Role::Recovering { .. } => Err(self.unavailable("the owner is recovering")),
                 Role::Follower => Err(self.moved()),
             }),
-            ShardMsg::HandOff { to } => self.begin_hand_off(to).await,
+            ShardMsg::HandOff { to, leaving } => self.begin_hand_over(to, leaving),
             ShardMsg::Rest { done } => {
                 if let Role::Owner { owner, .. } = &mut self.role {
                     owner.rest(done);
@@ -475,7 +472,10 @@ impl ShardTask {
         }
         match &mut self.role {
             Role::Owner { owner, .. }
-                if self.hand_off.is_none()
+                if self
+                    .hand_over
+                    .as_ref()
+                    .is_none_or(|h| h.lets_in(owner, &request.chain))
                     || (planted!("lease-through-transfer") && owner.is_look(&request)) =>
             {
                 owner.admit(*request, deadline, reply)
@@ -489,19 +489,6 @@ impl ShardTask {
                 self.parked.push((request, deadline, reply));
             }
             Role::Follower => reply.send(Err(self.moved())),
-        }
-    }
-
-    async fn begin_hand_off(&mut self, to: NodeId) {
-        if let Role::Owner { owner, .. } = &self.role
-            && self.hand_off.is_none()
-        {
-            if !planted!("lease-through-transfer") {
-                self.lease_void = Some(owner.epoch);
-            }
-            // From here on nothing is admitted and no lease is trusted: `as_leader()` does not know of a transfer.
-            self.hand_off = Some(Instant::now() + HAND_OFF_MAX);
-            self.hand_off_to = Some(to);
         }
     }
 
@@ -583,7 +570,7 @@ impl ShardTask {
         if !ready.is_empty() {
             self.release_reads(ready);
         }
-        self.continue_hand_off().await;
+        self.continue_hand_over().await;
         let now = self.context.clock.wall();
         let next = match due {
             Some(due) => Instant::now() + Duration::from_millis(due.0.saturating_sub(now.0)).min(TICK),
@@ -709,10 +696,6 @@ impl ShardTask {
                 reply.send(Err(self.cut_off()));
             }
         }
-        if self.hand_off.is_some_and(|until| until <= Instant::now()) {
-            tracing::warn!(shard = %self.context.id, "a hand-over did not happen in time; serving on");
-            self.end_hand_off();
-        }
         let now = Instant::now();
         for (_, _, reply) in self.parked.extract_if(.., |(_, deadline, _)| *deadline <= now) {
             let reason = "the call's time was up before the shard could serve".into();
@@ -722,33 +705,6 @@ impl ShardTask {
             }));
         }
         now + TICK
-    }
-
-    async fn continue_hand_off(&mut self) {
-        let Some(to) = self.hand_off_to else { return };
-        let Role::Owner { owner, .. } = &mut self.role else {
-            return;
-        };
-        owner.save_all();
-        // Senders that wait until their message is dealt with may wait for long: they ask the next owner.
-        if owner.pipeline.busy() || owner.open.len() > owner.beside.waiting.len() {
-            return;
-        }
-        self.hand_off_to = None;
-        tracing::info!(shard = %self.context.id, %to, "handing the shard over");
-        fp!("shard.before_transfer");
-        if let Err(error) = self.raft.trigger().transfer_leader(to.0).await {
-            tracing::warn!(shard = %self.context.id, %error, "the hand-over could not be started");
-            self.end_hand_off();
-        }
-    }
-
-    fn end_hand_off(&mut self) {
-        self.hand_off = None;
-        self.hand_off_to = None;
-        for (request, deadline, reply) in std::mem::take(&mut self.parked) {
-            self.call(request, deadline, reply);
-        }
     }
 }
 
