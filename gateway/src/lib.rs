@@ -33,6 +33,7 @@ mod raw;
 mod server;
 mod service;
 mod socket;
+mod shares;
 mod tls;
 mod visitors;
 

@@ -11,5 +11,6 @@ mod manager;
 mod plain;
 mod sockets;
 mod stalled;
+mod shares;
 mod tls;
 mod web_sockets;

@@ -310,13 +310,19 @@ impl Backend for Memory {
         body: Option<StreamBody>,
     ) -> BoxFuture<'_, Result<(CallReply, Option<StreamBody>), CallError>> {
         Box::pin(async move {
-            let lost = matches!(&call.op, CallOp::Http(request) if request.uri == "/lost");
+            let uri = match &call.op {
+                CallOp::Http(request) => request.uri.clone(),
+                _ => String::new(),
+            };
             let mut answered = self.call(call).await?;
             let Some(body) = body else {
-                if lost {
+                let endless =
+                    || StreamBody::from_stream(futures_util::stream::pending::<Result<&str, ActorError>>());
+                let answer = (uri == "/endless").then(endless);
+                if uri == "/lost" || answer.is_some() {
                     answered.output = streamed(None);
                 }
-                return Ok((answered, None));
+                return Ok((answered, answer));
             };
             let mut pieces = body.into_data_stream();
             let mut read = 0;
