@@ -42,6 +42,7 @@ mod exchange;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handles;
+mod inspector;
 mod metric_names;
 mod node;
 mod seams;

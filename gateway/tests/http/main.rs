@@ -7,6 +7,7 @@ mod actions;
 mod addressing;
 mod client;
 mod hostile;
+mod inspector_token;
 mod manager;
 mod plain;
 mod sockets;
