@@ -25,6 +25,7 @@ mod manager;
 mod metric_names;
 mod namespaces;
 mod openapi;
+mod pages;
 mod patience;
 mod percent;
 mod plain;
@@ -32,8 +33,8 @@ mod queue;
 mod raw;
 mod server;
 mod service;
-mod socket;
 mod shares;
+mod socket;
 mod tls;
 mod visitors;
 
