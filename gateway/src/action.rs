@@ -21,7 +21,7 @@ use crate::cbor::{self, CborError, UNDEFINED, from_json};
 use crate::error::HttpError;
 use crate::frames::Encoding;
 use crate::service::{Gateway, actor_token, respond};
-use crate::{bare, body, inspector, percent, plain, queue, raw, socket};
+use crate::{bare, body, inspector, percent, plain, queue, raw, shares, socket};
 
 const ENCODING: HeaderName = HeaderName::from_static("x-rivet-encoding");
 const PARAMS: HeaderName = HeaderName::from_static("x-rivet-conn-params");
@@ -142,7 +142,9 @@ async fn action(
     )
     .await;
     gateway.metrics.action_seconds.record(began.elapsed());
-    encode(encoding, version, modern, &reply?)
+    let reply = reply?;
+    shares::was_for(&parts.extensions, reply.meta.actor);
+    encode(encoding, version, modern, &reply)
 }
 
 /// Makes the target of a call, if the caller may make it; the token goes along when only the backend can judge it.

@@ -147,6 +147,16 @@ pub trait Backend: Send + Sync + 'static {
     fn authorize(&self, token: Option<&str>, scope: Scope, namespace: Option<&str>)
     -> Result<(), ActorError>;
 
+    /// The token that opens the inspector of this actor and nothing else: the same at every gateway for as long as there is
+    /// the actor. It need not exist.
+    ///
+    /// # Errors
+    /// `guard.service_unavailable` when the cluster cannot make one now.
+    fn inspector_token(&self, actor: ActorId) -> BoxFuture<'_, Result<[u8; 32], ActorError>>;
+
+    /// Whether this is that token. The time this takes tells nothing.
+    fn opens_inspector(&self, actor: ActorId, token: &[u8; 32]) -> bool;
+
     /// Whether this node can serve calls now.
     ///
     /// # Errors

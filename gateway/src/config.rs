@@ -47,6 +47,12 @@ pub struct GatewayConfig {
     pub max_requests_per_second_per_connection: u32,
     /// The same for all connections of one address. Default: 0, no limit.
     pub max_requests_per_second_per_address: u32,
+    /// Requests and frames of one address to one actor a second; further requests are answered `guard.rate_limit`, frames
+    /// wait. Default: 0, no limit: a backend of one's own asks for everybody, and has one address.
+    pub max_requests_per_second_per_actor: u32,
+    /// Requests of one address to one actor in flight at a time, connections being opened included; further ones are
+    /// answered `guard.rate_limit`. Default: 0, no limit, for the same reason.
+    pub max_in_flight_per_actor: u32,
     /// Certificates for TLS in PEM, the server's own first. Default: none, plain HTTP.
     pub cert: Option<PathBuf>,
     /// The private key of the first of them, in PEM. Default: none.
@@ -72,6 +78,8 @@ impl Default for GatewayConfig {
             max_connections_per_address: 0,
             max_requests_per_second_per_connection: 0,
             max_requests_per_second_per_address: 0,
+            max_requests_per_second_per_actor: 0,
+            max_in_flight_per_actor: 0,
             cert: None,
             key: None,
         }

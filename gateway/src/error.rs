@@ -82,16 +82,23 @@ impl HttpError {
         .into()
     }
 
-    /// Nothing was done: this connection or its address asks too often.
+    /// Nothing was done: this connection or its address asks too often, or too much at a time.
     pub(crate) fn rate_limit(refused: &Refused) -> Self {
         let Refused {
             setting,
             limit,
             after,
         } = refused;
-        let after = after.as_millis().max(1);
-        let message =
-            format!("More than {limit} requests a second ({setting}); there is room again in {after} ms.");
+        // Rounded up: who comes at that time finds room.
+        let message = match after.map(|after| after.as_millis() + 1) {
+            Some(after) => {
+                format!("More than {limit} requests a second ({setting}); there is room again in {after} ms.")
+            }
+            None => format!(
+                "More than {limit} requests of this address to this actor in flight ({setting}); there is room again when \
+                 one of them has ended."
+            ),
+        };
         Self::guard("rate_limit", message)
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a body that is cut short ends with an error, so that neither side takes it for whole.
 
+use std::any::Any;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,7 +13,6 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
 use parking_lot::Mutex;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
@@ -33,7 +33,7 @@ pub(crate) enum Cut {
     Broke(#[from] axum::Error),
 }
 
-/// A body, the permit it holds while it flows, and its limit.
+/// A body, what it holds while it flows, and its limit.
 pub(crate) struct Flow {
     body: StreamBody,
     length: Option<u64>,
@@ -44,8 +44,11 @@ pub(crate) struct Flow {
     still: Pin<Box<Sleep>>,
     /// Somebody waits for a piece: time counts. What nobody asks for cannot be late.
     waited_for: bool,
-    _permit: OwnedSemaphorePermit,
+    _held: Held,
 }
+
+/// Permits and the like, given back when a body has ended.
+pub(crate) type Held = Box<dyn Any + Send + Sync>;
 
 impl Flow {
     /// A body of which a piece must come every `patience`, counted from `since` on if that is given.
@@ -54,7 +57,7 @@ impl Flow {
         length: Option<u64>,
         patience: Duration,
         since: Option<WaitForCancellationFutureOwned>,
-        permit: OwnedSemaphorePermit,
+        held: Held,
     ) -> Self {
         Self {
             body,
@@ -63,7 +66,7 @@ impl Flow {
             since: since.map(Box::pin),
             still: Box::pin(tokio::time::sleep(patience)),
             waited_for: false,
-            _permit: permit,
+            _held: held,
         }
     }
 
@@ -145,7 +148,7 @@ mod tests {
 
     fn flow(body: StreamBody, since: Option<WaitForCancellationFutureOwned>) -> Flow {
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        Flow::new(body, None, Duration::from_secs(3), since, permit)
+        Flow::new(body, None, Duration::from_secs(3), since, Box::new(permit))
     }
 
     fn waiting() -> (tokio::sync::mpsc::UnboundedSender<Bytes>, StreamBody) {

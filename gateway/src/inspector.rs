@@ -1,6 +1,6 @@
 //! `/inspector/..`: one actor as its operators see it, and change it by hand. JSON in both directions.
 //!
-//! Invariant: nothing is shown or done without a token that may list actors of the namespace.
+//! Invariant: nothing is shown or done without a token that may list actors of the namespace, or the actor's own.
 //! Not here: what the actor is made of (the backend), pages.
 
 use std::fmt::Display;
@@ -8,9 +8,11 @@ use std::fmt::Display;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use clinch_types::{ActorInfo, CallOp, Target, code, codec, group, limits};
-use http::Method;
+use http::{HeaderMap, Method};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -30,21 +32,12 @@ pub(crate) async fn answer(
     request: Request,
     address: Address,
 ) -> Result<Response, HttpError> {
-    let token = bearer(request.headers()).map(str::to_owned);
-    let namespace = match &address.who {
-        Who::Key { namespace, .. } => Some(namespace.clone()),
-        Who::Id(_) => None,
-    };
-    gateway
-        .backend
-        .authorize(token.as_deref(), Scope::Secret, namespace.as_deref())
-        .map_err(|error| HttpError::new("inspector", "unauthorized", error.message))?;
     let path = address
         .path
         .strip_prefix("/inspector/")
         .unwrap_or_default()
         .to_owned();
-    let (target, token) = action::admit(gateway, request.headers(), address.who, address.token.or(token))?;
+    let (target, token) = admit(gateway, request.headers(), address)?;
     let actor = Inspected {
         gateway,
         target,
@@ -71,6 +64,56 @@ pub(crate) async fn answer(
     };
     only(&request, &Method::GET, allow)?;
     actor.show(&path).await
+}
+
+fn admit(
+    gateway: &Gateway,
+    headers: &HeaderMap,
+    address: Address,
+) -> Result<(Target, Option<String>), HttpError> {
+    let token = bearer(headers);
+    if let (Who::Id(id), Some(own)) = (&address.who, token.and_then(own_token))
+        && gateway.backend.opens_inspector(*id, &own)
+    {
+        // It says nothing to anybody else, and goes no further.
+        return Ok((Target::Id(*id), None));
+    }
+    let namespace = match &address.who {
+        Who::Key { namespace, .. } => Some(namespace.as_str()),
+        Who::Id(_) => None,
+    };
+    gateway
+        .backend
+        .authorize(token, Scope::Secret, namespace)
+        .map_err(|error| HttpError::new("inspector", "unauthorized", error.message))?;
+    let token = address.token.or_else(|| token.map(str::to_owned));
+    action::admit(gateway, headers, address.who, token)
+}
+
+/// A token of an actor, from how it is written.
+fn own_token(text: &str) -> Option<[u8; 32]> {
+    URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
+}
+
+/// Where the peer keeps the token of an actor among its KV entries, and where its tools look for it.
+const TOKEN_KEY: &[u8] = &[3];
+
+/// Answers `/actors/ID/kv/keys/KEY`, of which there is one, for those who may list the actors of the namespace.
+pub(crate) async fn token(gateway: &Gateway, actor: &ActorInfo, key: &str) -> Result<Response, HttpError> {
+    let bytes = STANDARD
+        .decode(key)
+        .map_err(|e| HttpError::invalid_input(format!("the KV key {} is no base64: {e}", shown(key))))?;
+    if bytes != TOKEN_KEY {
+        let message = format!(
+            "Of the KV entries of an actor only {:?} is shown here, the token of its inspector; not {}.",
+            STANDARD.encode(TOKEN_KEY),
+            shown(key)
+        );
+        return Err(HttpError::new("api", code::NOT_FOUND, message));
+    }
+    let token = gateway.backend.inspector_token(actor.id).await?;
+    let token = STANDARD.encode(URL_SAFE_NO_PAD.encode(token));
+    Ok(json_of(&json!({ "value": token, "update_ts": actor.created.0 })))
 }
 
 fn only(request: &Request, method: &Method, allow: &'static str) -> Result<(), HttpError> {

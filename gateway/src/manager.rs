@@ -1,4 +1,4 @@
-//! The manager API: find, create, list and destroy actors. JSON over HTTP under `/actors`.
+//! The manager API: find, create, list and destroy actors, and read the tokens of their inspectors. JSON over HTTP under `/actors`.
 //!
 //! Older clients ask here before every action, so finding by key is one call and no listing. Unknown parameters and
 //! members are ignored, because generations differ in them.
@@ -22,7 +22,7 @@ use crate::cbor::rewrite::inbound;
 use crate::error::HttpError;
 use crate::plain::{json_of, known_namespace};
 use crate::service::{Gateway, bearer, respond};
-use crate::{body, percent};
+use crate::{body, inspector, percent};
 
 const DEFAULT_NAMESPACE: &str = "default";
 /// Actors in a page unless the caller asks for another number.
@@ -43,13 +43,20 @@ pub(crate) async fn answer(gateway: &Gateway, request: Request) -> Result<Respon
             _ => Err(HttpError::method("api", "GET, HEAD")),
         },
         _ => {
-            let id = path
-                .strip_prefix("/actors/")
-                .filter(|id| !id.is_empty() && !id.contains('/'))
-                .ok_or_else(|| HttpError::no_api(&shown(path)))?;
-            match *request.method() {
-                Method::DELETE => destroy(gateway, request.headers(), id, query.namespace).await,
-                _ => Err(HttpError::method("api", "DELETE")),
+            let rest = path.strip_prefix("/actors/").unwrap_or_default();
+            match rest.split('/').collect::<Vec<_>>()[..] {
+                [id] if !id.is_empty() => match *request.method() {
+                    Method::DELETE => destroy(gateway, request.headers(), id, query.namespace).await,
+                    _ => Err(HttpError::method("api", "DELETE")),
+                },
+                [id, "kv", "keys", key] => match *request.method() {
+                    Method::GET | Method::HEAD => {
+                        let actor = named(gateway, request.headers(), id, query.namespace).await?;
+                        inspector::token(gateway, &actor, &in_path(key)?).await
+                    }
+                    _ => Err(HttpError::method("api", "GET, HEAD")),
+                },
+                _ => Err(HttpError::no_api(&shown(path))),
             }
         }
     }
@@ -310,15 +317,20 @@ fn decode_input(text: &str, headers: &HeaderMap) -> Result<Vec<u8>, HttpError> {
         .map_err(|e| HttpError::bad_request(format!("input: {e}")))
 }
 
-async fn destroy(
+/// A text of the path, decoded.
+fn in_path(text: &str) -> Result<Cow<'_, str>, HttpError> {
+    percent::path(text).map_err(|e| HttpError::bad_request(format!("{e} in the path")))
+}
+
+/// The actor that the path names, for those who may list the actors of its namespace.
+async fn named(
     gateway: &Gateway,
     headers: &HeaderMap,
     id: &str,
     namespace: String,
-) -> Result<Response, HttpError> {
+) -> Result<ActorInfo, HttpError> {
     admit(gateway, headers, Scope::Secret, &namespace)?;
-    let id = percent::path(id).map_err(|e| HttpError::bad_request(format!("{e} in the path")))?;
-    let id = actor_id(&id)?;
+    let id = actor_id(&in_path(id)?)?;
     // The id alone says nothing about the namespace that the caller was allowed in.
     let here = gateway
         .backend
@@ -329,13 +341,19 @@ async fn destroy(
             ..ListQuery::default()
         })
         .await?;
-    if here.actors.is_empty() {
-        return Err(HttpError::new(
-            group::ACTOR,
-            code::NOT_FOUND,
-            format!("There is no actor {id} in this namespace."),
-        ));
-    }
+    here.actors.into_iter().next().ok_or_else(|| {
+        let message = format!("There is no actor {id} in this namespace.");
+        HttpError::new(group::ACTOR, code::NOT_FOUND, message)
+    })
+}
+
+async fn destroy(
+    gateway: &Gateway,
+    headers: &HeaderMap,
+    id: &str,
+    namespace: String,
+) -> Result<Response, HttpError> {
+    let id = named(gateway, headers, id, namespace).await?.id;
     let token = bearer(headers).map(str::to_owned);
     let mut wish = GatewayCall::resolve(Target::Id(id), token, gateway.config.call_timeout());
     wish.op = CallOp::Destroy;

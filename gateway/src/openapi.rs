@@ -50,7 +50,16 @@ mod tests {
     #[test]
     fn every_route_is_in_the_document_and_every_path_of_the_document_is_a_route() {
         let mut expected: BTreeSet<String> = ROUTES.iter().map(|(path, _)| (*path).to_owned()).collect();
-        expected.extend(["/actors", "/actors/names", "/actors/{actor_id}", "/namespaces"].map(str::to_owned));
+        expected.extend(
+            [
+                "/actors",
+                "/actors/names",
+                "/actors/{actor_id}",
+                "/actors/{actor_id}/kv/keys/{key}",
+                "/namespaces",
+            ]
+            .map(str::to_owned),
+        );
         let inside = arms(include_str!("action.rs"), "match first {");
         assert!(
             inside.contains("request") && inside.contains("metadata"),

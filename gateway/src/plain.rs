@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use crate::address::shown;
 use crate::backend::Scope;
 use crate::error::HttpError;
-use crate::openapi;
 use crate::service::{Gateway, bearer, respond};
+use crate::{openapi, pages};
 
 pub(crate) const RUNTIME: &str = "clinch";
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -29,6 +29,10 @@ pub(crate) const ROUTES: &[(&str, Route)] = &[
     ("/openapi.json", |_, _| Ok(respond(JSON, openapi::document()))),
     // Browser clients load this from pages on localhost; an empty file keeps their consoles quiet.
     ("/devtools/mod.js", |_, _| Ok(respond("text/javascript", ""))),
+    ("/inspector/ui", |_, _| Ok(pages::to_page())),
+    ("/inspector/ui/", |_, _| Ok(pages::page())),
+    ("/inspector/ui/app.js", |_, _| Ok(pages::script())),
+    ("/inspector/ui/style.css", |_, _| Ok(pages::style())),
 ];
 
 /// Answers every path that addresses neither an actor nor the manager API.

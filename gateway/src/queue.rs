@@ -18,7 +18,7 @@ use crate::error::HttpError;
 use crate::frames::{Encoding, number_of};
 use crate::plain::json_of;
 use crate::service::{Gateway, respond};
-use crate::{action, bare, body};
+use crate::{action, bare, body, shares};
 
 /// Longest time a sender may wait for its message to be dealt with.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
@@ -69,6 +69,9 @@ pub(crate) async fn send(
     };
     let begun = Instant::now();
     let reply = tokio::time::timeout(timeout + SLACK, gateway.backend.call(call)).await;
+    if let Ok(Ok(reply)) = &reply {
+        shares::was_for(&parts.extensions, reply.meta.actor);
+    }
     let response = match reply {
         Ok(Ok(reply)) if wait => Some(reply.output),
         Ok(Ok(_)) => None,

@@ -21,6 +21,7 @@ use crate::body::{self, ACTION_MAX};
 use crate::error::HttpError;
 use crate::flow::{Flow, Upload};
 use crate::service::Gateway;
+use crate::shares::{self, Asking};
 use crate::socket::SocketTasks;
 
 /// Headers that are the connection's, not the actor's.
@@ -62,7 +63,7 @@ pub(crate) async fn answer(
             let limit = gateway.config.max_large_bodies;
             let permit = permit(&gateway.large_bodies, "memory for large requests", limit)?;
             let patience = gateway.config.body_read_timeout();
-            let upload = Upload::new(Flow::new(body, length, patience, None, permit));
+            let upload = Upload::new(Flow::new(body, length, patience, None, Box::new(permit)));
             (HttpBody::Streamed { length }, Some(upload))
         }
     };
@@ -91,6 +92,7 @@ pub(crate) async fn answer(
         }
         (answered, _) => answered?,
     };
+    shares::was_for(&parts.extensions, reply.meta.actor);
     let reply: HttpReply = codec::decode(&reply.output).map_err(|error| {
         tracing::error!(%error, "the answer of an actor to a request cannot be read");
         HttpError::internal()
@@ -118,7 +120,8 @@ fn response(
                 .get()
                 .map(|tasks: &SocketTasks| tasks.stop.clone().cancelled_owned());
             let stop = stop.unwrap_or_else(|| tokio_util::sync::CancellationToken::new().cancelled_owned());
-            Body::new(Flow::new(answer, length, LULL, Some(stop), permit))
+            let held = (permit, extensions.get::<Asking>().cloned());
+            Body::new(Flow::new(answer, length, LULL, Some(stop), Box::new(held)))
         }
         // The second answer to one request: the first had the body.
         (HttpBody::Streamed { .. }, None) => {

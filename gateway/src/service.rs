@@ -121,8 +121,21 @@ impl Gateway {
         }
     }
 
-    async fn to_actor(&self, request: Request, address: Address) -> Result<Response, HttpError> {
+    async fn to_actor(&self, mut request: Request, address: Address) -> Result<Response, HttpError> {
         let _permit = self.admit()?;
+        // Whoever looks into an actor because too much is asked of it need not wait in that line.
+        if !address.path.starts_with("/inspector/")
+            && let Some(visitor) = request.extensions().get::<Visitor>()
+        {
+            let asking = visitor.ask(&address.who).map_err(|refused| {
+                self.metrics.shed.increment(1);
+                HttpError::rate_limit(&refused)
+            })?;
+            // Held as long as the request, and by the body of an answer that is streamed.
+            if let Some(asking) = asking {
+                request.extensions_mut().insert(asking);
+            }
+        }
         action::answer(self, request, address).await
     }
 

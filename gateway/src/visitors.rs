@@ -2,26 +2,29 @@
 //!
 //! Invariant: an address is remembered only while it has connections or has used its rate up, so the table is bounded by
 //! the connections. Addresses of IPv6 count by their first 64 bits: whoever has one has all of those.
-//! Not here: limits of the whole node (`service`, `server`).
+//! Not here: limits of the whole node (`service`, `server`), and of an address towards one actor (`shares`).
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
+use clinch_types::ActorId;
 use tokio::time::Instant;
 
+use crate::address::Who;
 use crate::config::GatewayConfig;
+use crate::shares::{Asking, Shares};
 
 /// Tokens that come back at a steady rate; as many as come in a second may be taken at once.
 #[derive(Debug)]
-struct Bucket {
+pub(crate) struct Bucket {
     per_second: f64,
     tokens: f64,
     filled: Instant,
 }
 
 impl Bucket {
-    fn new(per_second: u32, now: Instant) -> Self {
+    pub(crate) fn new(per_second: u32, now: Instant) -> Self {
         Self {
             per_second: per_second.into(),
             tokens: per_second.into(),
@@ -36,10 +39,16 @@ impl Bucket {
     }
 
     /// `Err` says how long it takes until there is one.
-    fn take(&mut self, now: Instant) -> Result<(), std::time::Duration> {
+    pub(crate) fn take(&mut self, now: Instant) -> Result<(), std::time::Duration> {
+        self.check(now)?;
+        self.spend();
+        Ok(())
+    }
+
+    /// As [`Bucket::take`], and takes nothing.
+    fn check(&mut self, now: Instant) -> Result<(), std::time::Duration> {
         self.fill(now);
         if self.tokens >= 1.0 {
-            self.tokens -= 1.0;
             return Ok(());
         }
         Err(std::time::Duration::from_secs_f64(
@@ -47,7 +56,12 @@ impl Bucket {
         ))
     }
 
-    fn is_full(&mut self, now: Instant) -> bool {
+    /// Takes one that is there.
+    fn spend(&mut self) {
+        self.tokens -= 1.0;
+    }
+
+    pub(crate) fn is_full(&mut self, now: Instant) -> bool {
         self.fill(now);
         self.tokens >= self.per_second
     }
@@ -65,6 +79,8 @@ pub(crate) struct Visitors {
     connections_max: usize,
     connection_rate: u32,
     address_rate: u32,
+    /// Limits of an address towards one actor; `None` when there are none.
+    shares: Option<Arc<Shares>>,
     table: std::sync::Mutex<Table>,
 }
 
@@ -76,7 +92,7 @@ struct Table {
 }
 
 /// Size of the table from which on it is swept.
-const SWEEP_MIN: usize = 1024;
+pub(crate) const SWEEP_MIN: usize = 1024;
 
 /// Why a request is too many.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,8 +100,8 @@ pub(crate) struct Refused {
     /// The setting that says so.
     pub(crate) setting: &'static str,
     pub(crate) limit: u32,
-    /// When there is room again.
-    pub(crate) after: std::time::Duration,
+    /// When there is room again; `None` for as soon as a request has ended.
+    pub(crate) after: Option<std::time::Duration>,
 }
 
 impl Visitors {
@@ -94,6 +110,7 @@ impl Visitors {
             connections_max: config.max_connections_per_address,
             connection_rate: config.max_requests_per_second_per_connection,
             address_rate: config.max_requests_per_second_per_address,
+            shares: Shares::new(config),
             table: std::sync::Mutex::new(Table {
                 sweep_at: SWEEP_MIN,
                 ..Table::default()
@@ -179,10 +196,11 @@ impl Visitor {
 
     /// Whether requests have limits at all: without any nothing has to be asked for each of them.
     pub(crate) fn is_limited(&self) -> bool {
-        self.0.visitors.connection_rate > 0 || self.0.visitors.address_rate > 0
+        let visitors = &self.0.visitors;
+        visitors.connection_rate > 0 || visitors.address_rate > 0 || visitors.shares.is_some()
     }
 
-    /// Takes one request from the rates of the connection and of its address.
+    /// Takes one request from the rates of the connection and of its address, or from neither.
     ///
     /// # Errors
     /// The limit that has been reached.
@@ -195,24 +213,45 @@ impl Visitor {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(bucket) = bucket.as_mut() {
-            bucket.take(now).map_err(|after| Refused {
+            bucket.check(now).map_err(|after| Refused {
                 setting: "max-requests-per-second-per-connection",
                 limit: visitors.connection_rate,
-                after,
+                after: Some(after),
             })?;
         }
-        if visitors.address_rate == 0 {
-            return Ok(());
+        if visitors.address_rate > 0
+            && let Some(address) = visitors.table().addresses.get_mut(&self.0.ip)
+        {
+            address.bucket.take(now).map_err(|after| Refused {
+                setting: "max-requests-per-second-per-address",
+                limit: visitors.address_rate,
+                after: Some(after),
+            })?;
         }
-        let mut table = visitors.table();
-        let Some(address) = table.addresses.get_mut(&self.0.ip) else {
-            return Ok(());
-        };
-        address.bucket.take(now).map_err(|after| Refused {
-            setting: "max-requests-per-second-per-address",
-            limit: visitors.address_rate,
-            after,
-        })
+        if let Some(bucket) = bucket.as_mut() {
+            bucket.spend();
+        }
+        Ok(())
+    }
+
+    /// Takes a request to this actor from what the address may ask of it. Where there is no such limit there is nothing to hold.
+    ///
+    /// # Errors
+    /// The limit that has been reached.
+    pub(crate) fn ask(&self, who: &Who) -> Result<Option<Asking>, Refused> {
+        let shares = self.0.visitors.shares.as_ref();
+        shares.map(|shares| shares.begin(self.0.ip, who)).transpose()
+    }
+
+    /// Takes a frame to this actor from the same rate.
+    ///
+    /// # Errors
+    /// The limit that has been reached.
+    pub(crate) fn frame(&self, actor: ActorId) -> Result<(), Refused> {
+        match &self.0.visitors.shares {
+            Some(shares) => shares.frame(self.0.ip, actor),
+            None => Ok(()),
+        }
     }
 }
 
@@ -292,8 +331,23 @@ mod tests {
         drop((one, other));
         let again = all.enter(ip("10.0.0.1")).unwrap();
         assert!(again.take().is_err());
-        tokio::time::advance(refused.after + Duration::from_millis(1)).await;
+        tokio::time::advance(refused.after.unwrap() + Duration::from_millis(1)).await;
         again.take().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_is_refused_for_its_address_costs_its_connection_nothing() {
+        let all = visitors(GatewayConfig {
+            max_requests_per_second_per_address: 1,
+            max_requests_per_second_per_connection: 3,
+            ..GatewayConfig::default()
+        });
+        let one = all.enter(ip("10.0.0.1")).unwrap();
+        one.take().unwrap();
+        for _ in 0..5 {
+            let refused = one.take().unwrap_err();
+            assert_eq!(refused.setting, "max-requests-per-second-per-address");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use crate::limits;
 use crate::node::{NodeRecord, NodeState};
 use crate::placement;
 use crate::slots;
-use crate::state::{ClusterState, NamespaceRecord, ShardPlacement, TokenKind, TokenRecord};
+use crate::state::{ClusterState, INSPECTOR_SECRET, NamespaceRecord, ShardPlacement, TokenKind, TokenRecord};
 
 impl ClusterState {
     /// The state after a command.
@@ -40,6 +40,9 @@ impl ClusterState {
                 next.tokens.remove(&id);
             }
             Command::SetSetting { setting } => next.set_setting(setting)?,
+            Command::MakeInspectorSecret { secret, created } => {
+                next.make_inspector_secret(secret, created)?
+            }
         }
         if next != *self {
             next.version += 1;
@@ -247,6 +250,12 @@ impl ClusterState {
 
     fn put_token(&mut self, id: String, token: TokenRecord) -> Result<(), Rejected> {
         check_name("token id", &id, limits::TOKEN_ID_MAX)?;
+        if id == INSPECTOR_SECRET {
+            return Err(Rejected::Malformed {
+                what: "token id",
+                value: id,
+            });
+        }
         if let Some(name) = &token.namespace {
             if token.kind == TokenKind::Admin {
                 return Err(Rejected::Malformed {
@@ -260,6 +269,10 @@ impl ClusterState {
                 });
             }
         }
+        self.insert_token(id, token)
+    }
+
+    fn insert_token(&mut self, id: String, token: TokenRecord) -> Result<(), Rejected> {
         if self.tokens.len() >= limits::TOKENS_MAX && !self.tokens.contains_key(&id) {
             return Err(Rejected::Full {
                 what: "tokens",
@@ -268,6 +281,21 @@ impl ClusterState {
         }
         self.tokens.insert(id, token);
         Ok(())
+    }
+
+    /// The first one stays: tokens have been made from it.
+    fn make_inspector_secret(&mut self, secret: [u8; 32], created: WallMs) -> Result<(), Rejected> {
+        if self.inspector_secret().is_some() {
+            return Ok(());
+        }
+        // As a token it opens nothing: nobody knows a text with this hash.
+        let token = TokenRecord {
+            kind: TokenKind::Publishable,
+            namespace: None,
+            hash: secret,
+            created,
+        };
+        self.insert_token(INSPECTOR_SECRET.to_owned(), token)
     }
 
     fn set_setting(&mut self, setting: Setting) -> Result<(), Rejected> {

@@ -75,6 +75,14 @@ pub enum Command {
         /// Which, and to what.
         setting: Setting,
     },
+    /// Gives the cluster the secret that tokens of inspectors are made from, unless it has one. A control leader of a release
+    /// that does not know it refuses it.
+    MakeInspectorSecret {
+        /// Random bytes.
+        secret: [u8; 32],
+        /// When it was asked for.
+        created: WallMs,
+    },
 }
 
 /// Where one shard should be.

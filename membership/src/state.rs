@@ -17,6 +17,10 @@ use crate::placement::{self, PlacementInput, PlacementNode};
 /// The namespace that exists from the start.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
+/// The place among the tokens of the secret that tokens of inspectors are made from: there the format of a state has room for it,
+/// so that nodes of releases that do not know it keep it.
+pub(crate) const INSPECTOR_SECRET: &str = "inspector-secret";
+
 /// Everything the nodes of a cluster agree on.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct ClusterState {
@@ -170,6 +174,11 @@ impl ClusterState {
             namespaces: BTreeMap::from([(DEFAULT_NAMESPACE.to_owned(), NamespaceRecord { created: now })]),
             tokens: BTreeMap::new(),
         })
+    }
+
+    /// What tokens of inspectors are made from; `None` before the first one was asked for.
+    pub fn inspector_secret(&self) -> Option<&[u8; 32]> {
+        self.tokens.get(INSPECTOR_SECRET).map(|token| &token.hash)
     }
 
     /// Whether the shards have been placed.

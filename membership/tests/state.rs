@@ -360,6 +360,31 @@ fn namespaces_and_tokens_are_checked_and_forgotten_on_request() {
 }
 
 #[test]
+fn the_secret_of_inspectors_is_made_once_and_is_no_token_of_anybody() {
+    let make = |byte| Command::MakeInspectorSecret {
+        secret: [byte; 32],
+        created: WallMs(5),
+    };
+    let state = cluster(Settings::default());
+    assert_eq!(state.inspector_secret(), None);
+    let state = apply_all(state, [make(1)]);
+    assert_eq!(state.inspector_secret(), Some(&[1; 32]));
+    assert_eq!(state.apply(make(2)).unwrap(), state, "the first stays");
+    let (id, token) = state.tokens.first_key_value().expect("where it lies");
+    let put = Command::PutToken {
+        id: id.clone(),
+        token: TokenRecord {
+            hash: [2; 32],
+            ..token.clone()
+        },
+    };
+    assert!(matches!(state.apply(put), Err(Rejected::Malformed { .. })));
+    // As nodes of any release read it.
+    let read: ClusterState = codec::decode(&codec::encode(&state).unwrap()).unwrap();
+    assert_eq!(read.inspector_secret(), Some(&[1; 32]));
+}
+
+#[test]
 fn settings_out_of_range_are_refused_and_shards_are_fixed_once_placed() {
     let state = placed();
     let set = |setting| Command::SetSetting { setting };
@@ -563,6 +588,13 @@ fn the_encoded_commands_never_change() {
             },
             "01090203",
         ),
+        (
+            Command::MakeInspectorSecret {
+                secret: [7; 32],
+                created: WallMs(2),
+            },
+            GOLDEN_SECRET,
+        ),
     ];
     for (command, golden) in cases {
         let bytes = codec::encode(&command).unwrap();
@@ -576,6 +608,7 @@ const GOLDEN_JOIN: &str = concat!(
     "0d31302e302e302e313a373030300114687474703a2f2f31302e302e302e313a36343230",
     "0161000101010107636f756e746572"
 );
+const GOLDEN_SECRET: &str = "010a070707070707070707070707070707070707070707070707070707070707070702";
 const GOLDEN_TOKEN: &str = "010702706b0200010101010101010101010101010101010101010101010101010101010101010102";
 
 #[test]
@@ -709,6 +742,7 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
         1 => name().prop_map(|name| Command::CreateNamespace { name, created: WallMs(3) }),
         1 => put,
         1 => name().prop_map(|id| Command::RemoveToken { id }),
+        1 => any::<u8>().prop_map(|byte| Command::MakeInspectorSecret { secret: [byte; 32], created: WallMs(4) }),
         2 => setting.prop_map(|setting| Command::SetSetting { setting }),
     ];
     prop::collection::vec(command, 0..60)

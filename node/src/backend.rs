@@ -301,6 +301,14 @@ impl Backend for NodeBackend {
         self.tokens.authorize(token, scope, namespace)
     }
 
+    fn inspector_token(&self, actor: ActorId) -> BoxFuture<'_, Result<[u8; 32], ActorError>> {
+        Box::pin(self.token_of(actor))
+    }
+
+    fn opens_inspector(&self, actor: ActorId, token: &[u8; 32]) -> bool {
+        self.opens(actor, token)
+    }
+
     fn ready(&self) -> Result<(), String> {
         if let Some(reason) = &*self.store_failed.borrow() {
             return Err(gives_up(reason));

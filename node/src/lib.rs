@@ -43,6 +43,7 @@ mod exchange;
 pub mod fuzzing;
 mod handles;
 mod leave;
+mod inspector;
 mod metric_names;
 mod node;
 mod seams;

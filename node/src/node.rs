@@ -327,7 +327,8 @@ impl Node {
     /// The gateway of this node as a router, for the web server of an application: under a path of its own with
     /// `Router::nest("/api/actors", node.router())`, where clients find it as they find a gateway. It has the settings of
     /// the configuration (`http`), but for what concerns addresses and connections (`cert`, `max-connections`,
-    /// `max-requests-per-second-..`), and tokens protect it as they do the gateway's own ports. Its sockets end with the node.
+    /// `max-requests-per-second-..`, `max-in-flight-per-actor`), and tokens protect it as they do the gateway's own ports.
+    /// Its sockets end with the node.
     pub fn router(&self) -> clinch_gateway::Router {
         let (stop, tracker) = (self.door.stop().clone(), self.door.tracker().clone());
         clinch_gateway::embedded(self.parts.backend.clone(), self.http.clone(), stop, tracker)

@@ -108,6 +108,7 @@ pub(super) async fn serve(
 /// Asks the actor to let the client in.
 async fn enter(gateway: &Arc<Gateway>, headers: &HeaderMap, wanted: Wanted) -> Result<Line, CallError> {
     let refused = |error: HttpError| CallError::Failed(error.error().clone());
+    let asking = wanted.asking;
     let (target, token) = target_of(gateway, headers, wanted.address).map_err(refused)?;
     let opening = Opening {
         target,
@@ -117,7 +118,11 @@ async fn enter(gateway: &Arc<Gateway>, headers: &HeaderMap, wanted: Wanted) -> R
         params: wanted.params,
         headers: visible(headers),
     };
-    Line::open(gateway, opening).await
+    let line = Line::open(gateway, opening).await?;
+    if let Some(asking) = asking {
+        asking.was_for(line.actor);
+    }
+    Ok(line)
 }
 
 /// A frame as a message of its encoding. A value of ours that is no CBOR is our bug, and is left out.
@@ -152,7 +157,7 @@ struct Session {
 impl Session {
     /// Runs until one side ends it; the ending, if the client can still hear one.
     async fn run(&mut self, socket: &mut Socket, tasks: &SocketTasks) -> Option<Ending> {
-        let mut pace = Pace::of(tasks);
+        let mut pace = Pace::of(tasks, self.line.actor);
         let mut heard = Instant::now();
         let mut ping = tasks.pings();
         loop {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use clinch_types::{ActorError, CallError, code, group};
+use clinch_types::{ActorError, ActorId, CallError, code, group};
 use futures_util::{SinkExt, StreamExt};
 use http::header::{
     CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
@@ -39,7 +39,8 @@ use crate::config::GatewayConfig;
 use crate::error::HttpError;
 use crate::patience::WRITE_MAX;
 use crate::service::Gateway;
-use crate::visitors::Visitor;
+use crate::shares::Asking;
+use crate::visitors::{Refused, Visitor};
 use crate::{action, percent};
 
 /// How long the client of an accepted upgrade may take to begin.
@@ -109,21 +110,50 @@ impl SocketTasks {
 /// When the next frame of a socket is read: what is beyond a rate waits where it is, with the client.
 struct Pace {
     visitor: Visitor,
+    actor: ActorId,
+    due: Due,
     until: Option<Instant>,
 }
 
+/// The rates that the last frame has still to be taken from.
+#[derive(PartialEq, Eq)]
+enum Due {
+    Nothing,
+    OfActor,
+    All,
+}
+
 impl Pace {
-    fn of(tasks: &SocketTasks) -> Self {
-        let visitor = tasks.visitor.clone();
-        Self { visitor, until: None }
+    fn of(tasks: &SocketTasks, actor: ActorId) -> Self {
+        Self {
+            visitor: tasks.visitor.clone(),
+            actor,
+            due: Due::Nothing,
+            until: None,
+        }
     }
 
     /// Counts a frame.
     fn count(&mut self) {
-        if self.visitor.is_limited()
-            && let Err(refused) = self.visitor.take()
-        {
-            self.until = Some(Instant::now() + refused.after);
+        if self.visitor.is_limited() {
+            self.due = Due::All;
+            self.pay();
+        }
+    }
+
+    /// Takes the last frame from each rate; at one that is used up this goes on later.
+    fn pay(&mut self) {
+        let refused = match self.due {
+            Due::All => self.visitor.take().inspect(|()| self.due = Due::OfActor),
+            Due::OfActor | Due::Nothing => Ok(()),
+        };
+        let refused = refused.and_then(|()| match self.due {
+            Due::OfActor => self.visitor.frame(self.actor),
+            Due::All | Due::Nothing => Ok(()),
+        });
+        match refused {
+            Ok(()) => self.due = Due::Nothing,
+            Err(refused) => self.until = Some(Instant::now() + refused.after.unwrap_or_default()),
         }
     }
 
@@ -139,6 +169,7 @@ impl Pace {
             None => std::future::pending().await,
         }
         self.until = None;
+        self.pay();
     }
 }
 
@@ -170,9 +201,17 @@ impl Ending {
     }
 
     /// As [`Self::unavailable`], and says which limit that is: behind a `#`, where clients look for no code.
-    fn too_many(limit: usize) -> Self {
+    fn too_many(setting: &str, limit: usize) -> Self {
         let Self { code, reason } = Self::unavailable();
-        Self::new(code, format!("{reason}#max-sockets={limit}"))
+        Self::new(code, format!("{reason}#{setting}={limit}"))
+    }
+
+    /// Its address asks too much of the actor. Not `guard.rate_limit`: after that some clients never come back.
+    fn beyond(refused: &Refused) -> Self {
+        Self::too_many(
+            refused.setting,
+            usize::try_from(refused.limit).unwrap_or(usize::MAX),
+        )
     }
 }
 
@@ -309,7 +348,7 @@ pub(crate) fn accept(gateway: &Arc<Gateway>, mut request: Request) -> Result<Res
             let limit = gateway.config.max_sockets;
             tracing::warn!(limit, "too many WebSockets are open on this node");
             if let Some(socket) = open(upgrade, 0).await {
-                close(socket, Ending::too_many(limit)).await;
+                close(socket, Ending::too_many("max-sockets", limit)).await;
             }
             return;
         };
@@ -326,6 +365,8 @@ struct Wanted {
     address: Address,
     params: Option<Vec<u8>>,
     offer: Offer,
+    /// Its place among what its address asks of the actor, until it is open.
+    asking: Option<Asking>,
 }
 
 async fn run(
@@ -351,17 +392,26 @@ async fn run(
                 address,
                 params,
                 offer,
+                asking: None,
             },
         ))
     });
     let outcome = match wanted {
-        Ok((kind, wanted)) if kind == "connect" => {
-            conn::serve(gateway, upgrade, &request.headers, wanted, tasks).await;
-            return;
-        }
-        Ok((kind, wanted)) if kind == "websocket" => {
-            raw::serve(gateway, upgrade, &request.headers, wanted, tasks).await;
-            return;
+        Ok((kind, mut wanted)) if kind == "connect" || kind == "websocket" => {
+            match tasks.visitor.ask(&wanted.address.who) {
+                Ok(asking) => wanted.asking = asking,
+                Err(refused) => {
+                    gateway.metrics.shed.increment(1);
+                    if let Some(socket) = open(upgrade, 0).await {
+                        close(socket, Ending::beyond(&refused)).await;
+                    }
+                    return;
+                }
+            }
+            return match kind.as_str() {
+                "connect" => conn::serve(gateway, upgrade, &request.headers, wanted, tasks).await,
+                _ => raw::serve(gateway, upgrade, &request.headers, wanted, tasks).await,
+            };
         }
         Ok((_, wanted)) => HttpError::new(
             group::ACTOR,

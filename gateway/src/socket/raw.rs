@@ -31,7 +31,12 @@ pub(super) async fn serve(
     let Some(mut socket) = open(upgrade, limits::RAW_MESSAGE_MAX).await else {
         return;
     };
-    let Wanted { address, params, .. } = wanted;
+    let Wanted {
+        address,
+        params,
+        asking,
+        ..
+    } = wanted;
     let path = match address.query.as_str() {
         "" => address.path.clone(),
         query => format!("{}?{query}", address.path),
@@ -50,6 +55,9 @@ pub(super) async fn serve(
         }
         Err(error) => Err(CallError::Failed(error.error().clone())),
     };
+    if let (Some(asking), Ok(line)) = (asking, &opened) {
+        asking.was_for(line.actor);
+    }
     let mut line = match opened {
         Ok(line) => line,
         Err(error) if is_passing(&error) => return close(socket, Ending::unavailable()).await,
@@ -68,7 +76,7 @@ type Sent = BoxFuture<'static, Result<CallReply, CallError>>;
 
 /// Runs until one side ends it; the ending, if the client can still hear one.
 async fn run(socket: &mut Socket, line: &mut Line, tasks: &SocketTasks) -> Option<Ending> {
-    let mut pace = Pace::of(tasks);
+    let mut pace = Pace::of(tasks, line.actor);
     let mut heard = Instant::now();
     let mut ping = tasks.pings();
     let mut poll = line.poll();

@@ -199,11 +199,9 @@ async fn frames_beyond_the_rate_wait_and_none_is_lost() {
             answers += 1;
         }
     }
-    assert!(
-        begun.elapsed() > Duration::from_millis(500),
-        "{:?}",
-        begun.elapsed()
-    );
+    // Ten are there at once, ten come in the second that follows.
+    let took = begun.elapsed();
+    assert!(took > Duration::from_millis(900), "{took:?}");
 }
 
 #[tokio::test]

@@ -174,7 +174,7 @@ async fn wrong_requests_have_the_codes_of_the_catalogue() {
         .is_error(400, "namespace/not_found");
     server.get("/actorsx").await.is_error(404, "api/not_found");
     server
-        .get("/actors/x/kv/keys/Aw")
+        .get("/actors/x/kv/entries")
         .await
         .is_error(404, "api/not_found");
     let ids = vec!["x"; 1001].join(",");

@@ -310,13 +310,19 @@ impl Backend for Memory {
         body: Option<StreamBody>,
     ) -> BoxFuture<'_, Result<(CallReply, Option<StreamBody>), CallError>> {
         Box::pin(async move {
-            let lost = matches!(&call.op, CallOp::Http(request) if request.uri == "/lost");
+            let uri = match &call.op {
+                CallOp::Http(request) => request.uri.clone(),
+                _ => String::new(),
+            };
             let mut answered = self.call(call).await?;
             let Some(body) = body else {
-                if lost {
+                let endless =
+                    || StreamBody::from_stream(futures_util::stream::pending::<Result<&str, ActorError>>());
+                let answer = (uri == "/endless").then(endless);
+                if uri == "/lost" || answer.is_some() {
                     answered.output = streamed(None);
                 }
-                return Ok((answered, None));
+                return Ok((answered, answer));
             };
             let mut pieces = body.into_data_stream();
             let mut read = 0;
@@ -413,6 +419,14 @@ impl Backend for Memory {
         }
     }
 
+    fn inspector_token(&self, actor: ActorId) -> BoxFuture<'_, Result<[u8; 32], ActorError>> {
+        Box::pin(async move { Ok(token_of(actor)) })
+    }
+
+    fn opens_inspector(&self, actor: ActorId, token: &[u8; 32]) -> bool {
+        *token == token_of(actor)
+    }
+
     fn ready(&self) -> Result<(), String> {
         if self.guarded {
             return Err("shard 12 has no quorum: nodes 2, 3 are down".to_owned());
@@ -427,6 +441,13 @@ impl Backend for Memory {
     fn metrics(&self) -> String {
         "# TYPE up gauge\nup 1\n".to_owned()
     }
+}
+
+/// No secret, and different for each actor.
+fn token_of(actor: ActorId) -> [u8; 32] {
+    let mut token = [0xfb; 32];
+    token[16..].copy_from_slice(actor.as_bytes());
+    token
 }
 
 fn reply(actor: ActorId, version: u64, created: bool, output: Vec<u8>) -> CallReply {

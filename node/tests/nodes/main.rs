@@ -11,6 +11,7 @@ mod embedded;
 mod followers;
 mod guarantees;
 mod inspector;
+mod inspector_token;
 mod kv_limit;
 mod leaving;
 mod lifecycle;
