@@ -59,6 +59,11 @@ pub trait ActorType: Send + Sync + 'static {
     fn actions(&self) -> &[ActionInfo];
     /// Finds an action.
     fn action(&self, name: &str) -> Option<usize>;
+    /// What tells its TypeScript types, if it does.
+    #[cfg(feature = "typescript")]
+    fn typescript(&self) -> Option<crate::TellTypes> {
+        None
+    }
     /// Whether [`ActorType::hook`] would do anything.
     fn has_hook(&self, hook: Hook) -> bool;
     /// Makes the first state.

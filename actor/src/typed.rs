@@ -184,6 +184,11 @@ impl<A: Actor> ActorType for TypeOf<A> {
         &self.spec.infos
     }
 
+    #[cfg(feature = "typescript")]
+    fn typescript(&self) -> Option<crate::TellTypes> {
+        self.spec.typescript
+    }
+
     fn action(&self, name: &str) -> Option<usize> {
         self.index.get(name).copied()
     }

@@ -30,6 +30,8 @@ mod guides {
     struct Queues;
     #[doc = include_str!("../../docs/guide/connections.md")]
     struct Connections;
+    #[doc = include_str!("../../docs/guide/typescript.md")]
+    struct TypeScript;
     #[doc = include_str!("../../docs/guide/testing.md")]
     struct Testing;
     #[doc = include_str!("../../docs/guide/patterns.md")]

@@ -236,6 +236,23 @@ async fn a_program_of_ones_own_has_the_commands_of_clinch_and_its_demo_counts_wi
 }
 
 #[tokio::test]
+async fn a_program_of_ones_own_tells_typescript_of_its_actors() {
+    let output = timeout(PATIENCE, program("react_chat").arg("typescript").output())
+        .await
+        .expect("an end")
+        .expect("the program starts");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    for part in [
+        "export type Line = {",
+        "say: (context$: unknown, id: string, text: string) => number;",
+        "line: EventOf<[Said]>;",
+    ] {
+        assert!(told.contains(part), "{told}");
+    }
+}
+
+#[tokio::test]
 async fn a_program_of_ones_own_serves_its_own_actors() {
     let dir = tempfile::tempdir().expect("a folder");
     let free = || std::net::TcpListener::bind("127.0.0.1:0")?.local_addr();

@@ -57,6 +57,8 @@ pub use clinch_actor::{
     Message, MessageId, MissedTick, Origin, Queue, QueueHandle, RawHandle, Registry, Result, RunOutcome,
     RunRecord, ScheduleEntry, ScheduleId, ShardedKey, Timing, actor, decode, encode, http, serve_request,
 };
+#[cfg(feature = "typescript")]
+pub use clinch_actor::{TypeScriptError, WideIntegers, ts_rs};
 pub use clinch_client::{Client, ClientConfig, Cluster, HttpClient, gateway_url};
 pub use config::{
     ClusterConfig, ConfigError, NodeConfig, ProposerConfig, RaftConfig, StorageConfig, TokenConfig,

@@ -17,6 +17,8 @@ mod namespace_commands;
 mod remote;
 mod start;
 mod terminal;
+#[cfg(feature = "typescript")]
+mod typescript;
 mod up;
 
 use std::process::ExitCode;
@@ -61,6 +63,8 @@ enum Command {
     Actors(actor_commands::Args),
     Namespaces(namespace_commands::Args),
     Cert(cert::Args),
+    #[cfg(feature = "typescript")]
+    Typescript(typescript::Args),
 }
 
 /// Runs the program with the arguments of this process and the example actors.
@@ -125,6 +129,8 @@ fn run(command: Command, registry: Registry) -> Outcome {
             Command::Actors(args) => actor_commands::run(&args).await,
             Command::Namespaces(args) => namespace_commands::run(&args).await,
             Command::Cert(args) => cert::run(&args),
+            #[cfg(feature = "typescript")]
+            Command::Typescript(args) => typescript::run(&args, &registry),
         }
     });
     // What is left (a name being resolved, a peer being told goodbye) must not hold up the exit.
