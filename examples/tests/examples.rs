@@ -81,10 +81,16 @@ async fn counts_are_gathered_from_all_parts() {
 
 #[tokio::test]
 async fn the_world_moves_one_step_a_tick() {
-    assert_eq!(
-        says_alone("game_room").await,
-        "user.not_in_room: join first\nann is at Some((3, -3))\n"
-    );
+    let told = says_alone("game_room").await;
+    let expected = "user.not_in_room: join first\nann is at Some((3, -3))\n";
+    assert!(told.starts_with(expected), "{told}");
+}
+
+#[tokio::test]
+async fn players_hear_of_what_is_near_and_of_nothing_else() {
+    let told = says_alone("game_room").await;
+    let expected = "bob sees ann, then bob\ncy sees cy\ncy watches the middle and sees ann\n";
+    assert!(told.ends_with(expected), "{told}");
 }
 
 #[tokio::test]
