@@ -30,6 +30,9 @@ mod guides {
     struct Queues;
     #[doc = include_str!("../../docs/guide/connections.md")]
     struct Connections;
+    /// Without Rust: `node/tests/cli` runs its commands.
+    #[doc = include_str!("../../docs/guide/http.md")]
+    struct Http;
     #[doc = include_str!("../../docs/guide/typescript.md")]
     struct TypeScript;
     #[doc = include_str!("../../docs/guide/testing.md")]

@@ -6,4 +6,5 @@ mod cli_cluster;
 mod cli_commands;
 mod cli_demo;
 mod cli_dev;
+mod cli_http;
 mod cli_refusals;
