@@ -47,6 +47,17 @@ pub enum Hook {
     OnDestroy,
 }
 
+impl Hook {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::OnCreate => "on_create",
+            Self::OnWake => "on_wake",
+            Self::OnSleep => "on_sleep",
+            Self::OnDestroy => "on_destroy",
+        }
+    }
+}
+
 /// An actor type without its Rust type. Implemented by [`crate::TypeOf`].
 pub trait ActorType: Send + Sync + 'static {
     /// Its name on the wire.

@@ -70,7 +70,7 @@ pub use timing::{CRON_MAX, EVERY_MIN, MissedTick, Timing};
 /// The crate whose derive gives a type its TypeScript.
 #[cfg(feature = "typescript")]
 pub use ts_rs;
-pub use turn::{Host, Origin, ReadState, Spawn, Turn, TurnInit, UpdateState};
+pub use turn::{Host, Origin, ReadState, SPANS, Spawn, Turn, TurnInit, UpdateState};
 pub use typed::TypeOf;
 #[cfg(feature = "typescript")]
 pub use typescript::{ActorTypes, InTypeScript, Signature, TellTypes, TypeScriptError, WideIntegers};

@@ -35,6 +35,9 @@ mod guides {
     struct Http;
     #[doc = include_str!("../../docs/guide/typescript.md")]
     struct TypeScript;
+    /// Without Rust: the documentation of `clinch::otlp` has it.
+    #[doc = include_str!("../../docs/guide/traces.md")]
+    struct Traces;
     #[doc = include_str!("../../docs/guide/testing.md")]
     struct Testing;
     #[doc = include_str!("../../docs/guide/patterns.md")]

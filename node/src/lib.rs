@@ -44,6 +44,8 @@ pub mod fuzzing;
 mod handles;
 mod metric_names;
 mod node;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 mod seams;
 mod shard;
 mod shards;

@@ -7,4 +7,6 @@ mod cli_commands;
 mod cli_demo;
 mod cli_dev;
 mod cli_http;
+#[cfg(feature = "otlp")]
+mod cli_otlp;
 mod cli_refusals;
