@@ -157,6 +157,8 @@ pub struct Spec<A: Actor> {
     pub(crate) on_state_change: Option<StateChangeFn<A>>,
     pub(crate) before_response: Option<ResponseFn<A>>,
     pub(crate) conns: ConnTable<A>,
+    #[cfg(feature = "typescript")]
+    pub(crate) typescript: Option<crate::TellTypes>,
 }
 
 /// [`VarsFn`] without the type of the variables.
@@ -205,6 +207,8 @@ impl<A: Actor> Spec<A> {
             on_state_change: None,
             before_response: None,
             conns: ConnTable::default(),
+            #[cfg(feature = "typescript")]
+            typescript: None,
         }
     }
 
@@ -332,6 +336,14 @@ impl<A: Actor> Spec<A> {
     #[must_use]
     pub fn can_publish(mut self, hook: AccessFn<A>) -> Self {
         self.conns.can_publish = Some(hook);
+        self
+    }
+
+    /// Sets what tells the TypeScript types of actions and events.
+    #[cfg(feature = "typescript")]
+    #[must_use]
+    pub fn typescript(mut self, tell: crate::TellTypes) -> Self {
+        self.typescript = Some(tell);
         self
     }
 

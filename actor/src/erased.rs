@@ -47,6 +47,17 @@ pub enum Hook {
     OnDestroy,
 }
 
+impl Hook {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::OnCreate => "on_create",
+            Self::OnWake => "on_wake",
+            Self::OnSleep => "on_sleep",
+            Self::OnDestroy => "on_destroy",
+        }
+    }
+}
+
 /// An actor type without its Rust type. Implemented by [`crate::TypeOf`].
 pub trait ActorType: Send + Sync + 'static {
     /// Its name on the wire.
@@ -59,6 +70,11 @@ pub trait ActorType: Send + Sync + 'static {
     fn actions(&self) -> &[ActionInfo];
     /// Finds an action.
     fn action(&self, name: &str) -> Option<usize>;
+    /// What tells its TypeScript types, if it does.
+    #[cfg(feature = "typescript")]
+    fn typescript(&self) -> Option<crate::TellTypes> {
+        None
+    }
     /// Whether [`ActorType::hook`] would do anything.
     fn has_hook(&self, hook: Hook) -> bool;
     /// Makes the first state.

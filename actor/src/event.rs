@@ -6,6 +6,8 @@ use crate::Error;
 pub trait Event: Send + Sync + Sized + 'static {
     /// The name on the wire.
     const NAME: &'static str;
+    /// How many positional arguments it has: the fields of a tuple struct; a struct with named fields is one.
+    const ARITY: usize = 1;
 
     /// The CBOR array of the positional arguments.
     ///

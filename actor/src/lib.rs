@@ -36,6 +36,8 @@ mod socket;
 mod timing;
 mod turn;
 mod typed;
+#[cfg(feature = "typescript")]
+mod typescript;
 
 pub use actor::{
     AccessFn, Actor, BeforeConnectFn, ConnFn, ConnStateFn, CreateFn, DefaultState, ExclusiveFn, HookFn,
@@ -68,17 +70,41 @@ pub use request::{HttpAnswer, HttpAsked, serve_request};
 pub use schedules::Schedules;
 pub use socket::RawSocket;
 pub use timing::{CRON_MAX, EVERY_MIN, MissedTick, Timing};
-pub use turn::{Host, Origin, ReadState, Spawn, Turn, TurnInit, UpdateState};
+/// The crate whose derive gives a type its TypeScript.
+#[cfg(feature = "typescript")]
+pub use ts_rs;
+pub use turn::{Host, Origin, ReadState, SPANS, Spawn, Turn, TurnInit, UpdateState};
 pub use typed::TypeOf;
+#[cfg(feature = "typescript")]
+pub use typescript::{ActorTypes, InTypeScript, Signature, TellTypes, TypeScriptError, WideIntegers};
 
 pub use clinch_macros::{ActorKey, Event, actor};
 pub use clinch_types::{ConnId, ConnKind, Consistency};
 /// Requests and responses of `on_request`.
 pub use http;
 
+/// What `#[actor(typescript)]` writes, where the feature is on.
+#[cfg(feature = "typescript")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __typescript {
+    ($($code:tt)*) => { $($code)* };
+}
+
+/// What `#[actor(typescript)]` writes, where the feature is off.
+#[cfg(not(feature = "typescript"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __typescript {
+    ($($code:tt)*) => {
+        compile_error!("`#[actor(typescript)]` needs the feature `typescript` of the crate `clinch`");
+    };
+}
+
 /// What the code written by the macros refers to. No part of the interface: it changes without notice.
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::__typescript as typescript;
     pub use clinch_types::{Key, KeyError, RegionId};
     pub use serde::Serialize;
 

@@ -102,6 +102,10 @@ pub trait Host: Send + Sync + 'static {
         let _none_unless_the_host_has_a_door = actor;
         Vec::new()
     }
+    /// Makes a span part of the trace that the headers of a request tell of, if they do.
+    fn continue_trace(&self, span: &tracing::Span, headers: &[(String, String)]) {
+        let _nobody_collects_traces = (span, headers);
+    }
     /// Application data by its type.
     fn data(&self, type_id: TypeId) -> Option<Arc<dyn Any + Send + Sync>>;
     /// For work beside the turns that sends something out: returns when everything that the turn's actor has executed so far
@@ -125,6 +129,9 @@ pub trait Host: Send + Sync + 'static {
         f: UpdateState,
     ) -> BoxFuture<'static, Result<Box<dyn Any + Send>, Error>>;
 }
+
+/// The target of the spans of actors' code.
+pub const SPANS: &str = "clinch::turn";
 
 /// What [`Turn::new`] needs.
 pub struct TurnInit {
@@ -333,6 +340,35 @@ impl Turn {
             request = %self.request,
             shard = %self.actor.shard,
         )
+    }
+
+    /// The span of a piece of the actor's code in this turn, for tools that show where time goes. No span is made unless
+    /// somebody listens to its target.
+    pub(crate) fn code_span(&self, code: &str) -> tracing::Span {
+        use tracing::field::Empty;
+        let visit = self.visit();
+        let span = tracing::debug_span!(
+            target: SPANS,
+            "turn",
+            otel.name = %format_args!("{}.{code}", self.actor.name),
+            otel.kind = if visit.is_some() { "server" } else { "internal" },
+            otel.status_code = Empty,
+            error.type = Empty,
+            actor.id = %self.actor.id,
+            actor.name = %self.actor.name,
+            actor.key = %self.actor.key,
+            code,
+            request = %self.request,
+            shard = %self.actor.shard,
+            epoch = %self.host.epoch(),
+            node = %self.host.node(),
+        );
+        if !span.is_disabled()
+            && let Some(visit) = visit
+        {
+            self.host.continue_trace(&span, visit.headers());
+        }
+        span
     }
 
     /// Whether this is work beside the turns itself, not an update that it makes.

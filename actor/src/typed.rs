@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use clinch_types::{code, group, limits};
+use tracing::Instrument as _;
 
 use crate::actor::{ResponseFn, Run};
 use crate::registry::RegistryError;
@@ -73,7 +74,8 @@ impl<A: Actor> TypeOf<A> {
         + 'static,
     ) -> BoxFuture<'static, (StateArc, Result<Vec<u8>, Error>)> {
         let spec = self.spec.clone();
-        Box::pin(async move {
+        let span = turn.code_span(what);
+        let run = async move {
             let result = match unique::<A>(&mut state) {
                 Ok(actor) => work(&spec, actor, Ctx::new(turn.clone())).await,
                 Err(error) => Err(error),
@@ -81,8 +83,9 @@ impl<A: Actor> TypeOf<A> {
             let result = result
                 .map_err(Error::into_definite)
                 .and_then(|output| turn.verdict(what).map(|()| output));
-            (state, result)
-        })
+            (state, noted(result))
+        };
+        Box::pin(run.instrument(span))
     }
 
     fn hook_fn(&self, hook: Hook) -> Option<crate::actor::HookFn<A>> {
@@ -114,6 +117,19 @@ fn check_actor_name(name: &'static str) -> Result<(), RegistryError> {
 /// The node asked for what it must not ask: an action of another kind, a state of another type.
 fn misuse(what: &str) -> Error {
     Error::internal(format!("the actor was run wrongly: {what}"))
+}
+
+/// Says in the span around it that a piece of code failed, and with what.
+fn noted<T>(result: Result<T, Error>) -> Result<T, Error> {
+    if let Err(error) = &result {
+        let span = tracing::Span::current();
+        span.record("otel.status_code", "ERROR");
+        span.record(
+            "error.type",
+            tracing::field::display(format_args!("{}.{}", error.group(), error.code())),
+        );
+    }
+    result
 }
 
 /// The last look at a result before it leaves.
@@ -184,6 +200,11 @@ impl<A: Actor> ActorType for TypeOf<A> {
         &self.spec.infos
     }
 
+    #[cfg(feature = "typescript")]
+    fn typescript(&self) -> Option<crate::TellTypes> {
+        self.spec.typescript
+    }
+
     fn action(&self, name: &str) -> Option<usize> {
         self.index.get(name).copied()
     }
@@ -194,13 +215,15 @@ impl<A: Actor> ActorType for TypeOf<A> {
 
     fn create(&self, turn: Arc<Turn>, input: Option<Bytes>) -> BoxFuture<'static, Result<StateArc, Error>> {
         let create = self.spec.create;
-        Box::pin(async move {
+        let span = turn.code_span("create");
+        let work = async move {
             let made = create(Ctx::new(turn.clone()), Input(input))
                 .await
                 .map_err(Error::into_definite)?;
             turn.verdict("create")?;
             Ok(Arc::new(made) as StateArc)
-        })
+        };
+        Box::pin(async move { noted(work.await) }.instrument(span))
     }
 
     fn encode(&self, state: &StateArc, out: &mut Vec<u8>) -> Result<(), Error> {
@@ -260,7 +283,8 @@ impl<A: Actor> ActorType for TypeOf<A> {
             return Box::pin(ready((state, Err(misuse("this is no exclusive action")))));
         };
         let (name, before) = (self.info(action), self.spec.before_response);
-        Box::pin(async move {
+        let span = turn.code_span(name);
+        let work = async move {
             let ready = parse_args(&turn, name, &args).and_then(|args| Ok((unique::<A>(&mut state)?, args)));
             let result = match ready {
                 Ok((actor, args)) => {
@@ -269,8 +293,9 @@ impl<A: Actor> ActorType for TypeOf<A> {
                 }
                 Err(error) => Err(error),
             };
-            (state, finish(&turn, name, result))
-        })
+            (state, noted(finish(&turn, name, result)))
+        };
+        Box::pin(work.instrument(span))
     }
 
     fn shared(
@@ -284,13 +309,15 @@ impl<A: Actor> ActorType for TypeOf<A> {
             return Box::pin(ready(Err(misuse("this is no shared action"))));
         };
         let (name, before) = (self.info(action), self.spec.before_response);
-        Box::pin(async move {
+        let span = turn.code_span(name);
+        let work = async move {
             let args = parse_args(&turn, name, &args)?;
             let actor = borrowed::<A>(&state)?;
             let result = run(actor, Ctx::new(turn.clone()), args).await;
             let result = pass(before, actor, &turn, name, result);
             finish(&turn, name, result)
-        })
+        };
+        Box::pin(async move { noted(work.await) }.instrument(span))
     }
 
     fn interleaved(
@@ -303,7 +330,8 @@ impl<A: Actor> ActorType for TypeOf<A> {
             return Box::pin(ready(Err(misuse("this is no interleaved action"))));
         };
         let (name, before) = (self.info(action), self.spec.before_response);
-        Box::pin(async move {
+        let span = turn.code_span(name);
+        let work = async move {
             let args = parse_args(&turn, name, &args)?;
             let mut result = run(Ctx::new(turn.clone()), args).await;
             if before.is_some() && result.is_ok() {
@@ -312,7 +340,8 @@ impl<A: Actor> ActorType for TypeOf<A> {
                 result = Ctx::<A>::new(turn.clone()).read(look).await?;
             }
             finish(&turn, name, result)
-        })
+        };
+        Box::pin(async move { noted(work.await) }.instrument(span))
     }
 
     fn vars(
@@ -420,7 +449,8 @@ impl<A: Actor> ActorType for TypeOf<A> {
         let Some(run) = self.hook_fn(hook) else {
             return Box::pin(ready((state, Ok(()))));
         };
-        Box::pin(async move {
+        let span = turn.code_span(hook.name());
+        let work = async move {
             let result = match unique::<A>(&mut state) {
                 Ok(actor) => run(actor, Ctx::new(turn.clone()))
                     .await
@@ -428,7 +458,8 @@ impl<A: Actor> ActorType for TypeOf<A> {
                 Err(error) => Err(error),
             };
             let result = result.and_then(|()| turn.verdict("the hook"));
-            (state, result)
-        })
+            (state, noted(result))
+        };
+        Box::pin(work.instrument(span))
     }
 }

@@ -2,8 +2,9 @@
 //! `cargo run --example react_chat -- up` is a cluster of three processes.
 use clinch::prelude::*;
 use serde::{Deserialize, Serialize};
+use ts_rs::TS;
 
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, TS)]
 struct Line {
     number: u64,
     id: String,
@@ -11,7 +12,7 @@ struct Line {
     text: String,
 }
 
-#[derive(Event)]
+#[derive(Event, TS)]
 #[event(name = "line")]
 struct Said(Line);
 
@@ -25,7 +26,7 @@ struct Room {
     lines: Vec<Line>,
 }
 
-#[clinch::actor(name = "room", events(Said))]
+#[clinch::actor(name = "room", typescript, events(Said))]
 impl Room {
     #[hook]
     fn conn_state(visitor: Visitor) -> Result<String> {

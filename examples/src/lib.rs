@@ -8,7 +8,7 @@
 //! | `job_queue` | a durable queue, workers, retries, senders that wait |
 //! | `coordinator` | one actor that makes and knows others |
 //! | `fan_out` | spreading work over actors and gathering it |
-//! | `game_room` | a tick loop beside the actions |
+//! | `game_room` | a tick loop beside the actions, and players who hear of what is near them |
 //! | `mirror_sqlite` | every change of the state in an external database, in order and once |
 //! | `axum_app` | a node inside a web application |
 //! | `chat` | a chat room in a browser page: raw HTTP and raw WebSockets of one actor |
@@ -30,6 +30,14 @@ mod guides {
     struct Queues;
     #[doc = include_str!("../../docs/guide/connections.md")]
     struct Connections;
+    /// Without Rust: `node/tests/cli` runs its commands.
+    #[doc = include_str!("../../docs/guide/http.md")]
+    struct Http;
+    #[doc = include_str!("../../docs/guide/typescript.md")]
+    struct TypeScript;
+    /// Without Rust: the documentation of `clinch::otlp` has it.
+    #[doc = include_str!("../../docs/guide/traces.md")]
+    struct Traces;
     #[doc = include_str!("../../docs/guide/testing.md")]
     struct Testing;
     #[doc = include_str!("../../docs/guide/patterns.md")]

@@ -81,10 +81,16 @@ async fn counts_are_gathered_from_all_parts() {
 
 #[tokio::test]
 async fn the_world_moves_one_step_a_tick() {
-    assert_eq!(
-        says_alone("game_room").await,
-        "user.not_in_room: join first\nann is at Some((3, -3))\n"
-    );
+    let told = says_alone("game_room").await;
+    let expected = "user.not_in_room: join first\nann is at Some((3, -3))\n";
+    assert!(told.starts_with(expected), "{told}");
+}
+
+#[tokio::test]
+async fn players_hear_of_what_is_near_and_of_nothing_else() {
+    let told = says_alone("game_room").await;
+    let expected = "bob sees ann, then bob\ncy sees cy\ncy watches the middle and sees ann\n";
+    assert!(told.ends_with(expected), "{told}");
 }
 
 #[tokio::test]
@@ -233,6 +239,23 @@ async fn a_program_of_ones_own_has_the_commands_of_clinch_and_its_demo_counts_wi
         String::from_utf8_lossy(&output.stderr)
     );
     assert!(told.contains("\"lost\":0"), "{told}");
+}
+
+#[tokio::test]
+async fn a_program_of_ones_own_tells_typescript_of_its_actors() {
+    let output = timeout(PATIENCE, program("react_chat").arg("typescript").output())
+        .await
+        .expect("an end")
+        .expect("the program starts");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    for part in [
+        "export type Line = {",
+        "say: (context$: unknown, id: string, text: string) => number;",
+        "line: EventOf<[Said]>;",
+    ] {
+        assert!(told.contains(part), "{told}");
+    }
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ const DURATIONS: [&str; 10] = [
     "on_destroy_timeout",
 ];
 
-const KNOWN: &str = "name, version, events(..), vars, durability, reentrant, handle, crate, action_timeout, sleep_after, \
+const KNOWN: &str = "name, version, events(..), vars, durability, reentrant, typescript, handle, crate, action_timeout, sleep_after, \
                      queue_max, state_max, kv_max, request_body_max, connect_timeout, disconnect_timeout, vars_timeout, background_timeout, create_timeout, on_create_timeout, on_wake_timeout, on_sleep_timeout, on_destroy_timeout";
 
 /// What was written in the attribute.
@@ -34,6 +34,8 @@ pub(crate) struct ActorAttr {
     pub(crate) events: Vec<Type>,
     /// The type of the variables, made by `Default`.
     pub(crate) vars: Option<Type>,
+    /// Whether the types of actions and events are told for TypeScript.
+    pub(crate) typescript: bool,
     pub(crate) handle: Option<Ident>,
     pub(crate) krate: Path,
     /// Statements that set fields of `__options`.
@@ -47,6 +49,7 @@ impl ActorAttr {
             version: None,
             events: Vec::new(),
             vars: None,
+            typescript: false,
             handle: None,
             krate: syn::parse_quote!(::clinch),
             options: Vec::new(),
@@ -94,6 +97,7 @@ impl ActorAttr {
                 self.options.push(durability(&text)?);
             }
             "reentrant" => self.options.push(quote!(__options.reentrant = true;)),
+            "typescript" => self.typescript = true,
             "handle" => self.handle = Some(meta.value()?.parse::<LitStr>()?.parse()?),
             "crate" => self.krate = meta.value()?.parse::<LitStr>()?.parse()?,
             "sleep_after" => {

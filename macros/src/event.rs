@@ -22,8 +22,8 @@ pub(crate) fn derive(item: &DeriveInput) -> syn::Result<TokenStream> {
     }
     let (name, krate) = attributes(item)?;
     let ident = &item.ident;
-    let (encode, decode) = match &data.fields {
-        Fields::Unit => (quote!(#krate::__private::ArgsWriter::new(0)), quote!(Self)),
+    let (arity, encode, decode) = match &data.fields {
+        Fields::Unit => (0, quote!(#krate::__private::ArgsWriter::new(0)), quote!(Self)),
         Fields::Unnamed(fields) => {
             let len = fields.unnamed.len();
             let pushes = fields.unnamed.iter().enumerate().map(|(index, field)| {
@@ -35,11 +35,13 @@ pub(crate) fn derive(item: &DeriveInput) -> syn::Result<TokenStream> {
                 quote_spanned!(field.ty.span()=> __args.take::<#ty>(#text)?)
             });
             (
+                len,
                 quote!(#krate::__private::ArgsWriter::new(#len) #(#pushes)*),
                 quote!(Self(#(#takes),*)),
             )
         }
         Fields::Named(_) => (
+            1,
             quote!(#krate::__private::ArgsWriter::new(1).push(self)),
             quote!(__args.take::<Self>("event")?),
         ),
@@ -49,6 +51,7 @@ pub(crate) fn derive(item: &DeriveInput) -> syn::Result<TokenStream> {
         #[allow(unused_mut, clippy::all, clippy::pedantic, reason = "written for the compiler, not for readers")]
         impl #krate::__private::Event for #ident {
             const NAME: &'static str = #name;
+            const ARITY: usize = #arity;
 
             fn encode_args(&self) -> ::core::result::Result<::std::vec::Vec<u8>, #krate::__private::Error> {
                 #encode.finish()

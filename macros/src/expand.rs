@@ -102,6 +102,7 @@ fn generate(ident: &Ident, attr: &ActorAttr, block: &ItemImpl, found: &Found) ->
         version,
         events,
         vars,
+        typescript,
         handle,
         krate,
         options,
@@ -133,6 +134,7 @@ fn generate(ident: &Ident, attr: &ActorAttr, block: &ItemImpl, found: &Found) ->
     let emits = events
         .iter()
         .map(|event| quote_spanned!(event.span()=> impl #krate::__private::Emits<#event> for #actor {}));
+    let typescript = typescript.then(|| crate::typescript::tell(&found.actions, events, actor, krate));
     let handle_items = handle::handle(&handle, actor, &found.actions, krate);
     quote! {
         #[automatically_derived]
@@ -149,6 +151,7 @@ fn generate(ident: &Ident, attr: &ActorAttr, block: &ItemImpl, found: &Found) ->
                 #make_vars
                 #(#hooks)*
                 #(#actions)*
+                #typescript
                 __spec
             }
         }

@@ -13,6 +13,7 @@ mod key;
 mod method;
 mod names;
 mod returns;
+mod typescript;
 
 use proc_macro::TokenStream;
 use syn::parse_macro_input;
@@ -27,6 +28,7 @@ use syn::parse_macro_input;
 /// Arguments of the attribute, all optional: `name = "counter"`, `version = 2`, `events(Count, Reset)`,
 /// `handle = "CounterHandle"`, `action_timeout = "60s"`, `sleep_after = "30s"` (or `"never"`), `queue_max = 1024`,
 /// `state_max = "8MiB"`, `kv_max = "10GiB"`, `request_body_max = "20MiB"`, `durability = "replicated"` (or `"may lose 10s"`, `"may lose everything"`), `reentrant`,
+/// `typescript` (the types of actions and events for `Registry::typescript`; they derive `ts_rs::TS`),
 /// `vars = Cache` (made by `Default` at each start), `vars_timeout`, `background_timeout`, `create_timeout`, `on_create_timeout`, `on_wake_timeout`, `on_sleep_timeout`,
 /// `on_destroy_timeout`, and `crate = "path"` for the crate that the code refers to.
 ///

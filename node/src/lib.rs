@@ -42,10 +42,12 @@ mod exchange;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handles;
-mod leave;
 mod inspector;
+mod leave;
 mod metric_names;
 mod node;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 mod seams;
 mod shard;
 mod shards;
@@ -60,6 +62,8 @@ pub use clinch_actor::{
     RunOutcome, RunRecord, ScheduleEntry, ScheduleId, ShardedKey, Timing, actor, decode, encode, http,
     serve_request,
 };
+#[cfg(feature = "typescript")]
+pub use clinch_actor::{TypeScriptError, WideIntegers, ts_rs};
 pub use clinch_client::{Client, ClientConfig, Cluster, HttpClient, gateway_url};
 pub use config::{
     ClusterConfig, ConfigError, NodeConfig, ProposerConfig, RaftConfig, StorageConfig, TokenConfig,

@@ -61,6 +61,11 @@ impl ShardHost {
 }
 
 impl Host for ShardHost {
+    #[cfg(feature = "otlp")]
+    fn continue_trace(&self, span: &tracing::Span, headers: &[(String, String)]) {
+        crate::otlp::continue_trace(span, headers);
+    }
+
     fn now(&self) -> WallMs {
         self.context.clock.wall()
     }

@@ -15,22 +15,21 @@ mod doctor;
 mod exit;
 pub mod local;
 mod namespace_commands;
+mod observe;
 mod remote;
 mod start;
 mod terminal;
+#[cfg(feature = "typescript")]
+mod typescript;
 mod up;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use clinch_actor::Registry;
-use tracing_subscriber::EnvFilter;
 
 pub use config_file::load as load_config;
 use exit::{Outcome, ResultExt as _};
-
-/// Names the filter of the log; as in `CLINCH_LOG=debug` or `CLINCH_LOG=info,openraft=debug`.
-const LOG_VARIABLE: &str = "CLINCH_LOG";
 
 /// Durable, addressable actors: your binary is the cluster.
 #[derive(Debug, Parser)]
@@ -63,6 +62,8 @@ enum Command {
     Namespaces(namespace_commands::Args),
     Cert(cert::Args),
     Doctor(doctor::Args),
+    #[cfg(feature = "typescript")]
+    Typescript(typescript::Args),
 }
 
 /// Runs the program with the arguments of this process and the example actors.
@@ -108,14 +109,14 @@ pub fn main_with(registry: Registry) -> ExitCode {
 }
 
 fn run(command: Command, registry: Registry) -> Outcome {
-    log_to_stderr(match &command {
+    let spans = observe::begin(match &command {
         Command::Start(_) => "info,openraft=warn",
         Command::Dev(args) if args.verbose => "info,openraft=warn",
         _ => "warn,openraft=error",
     })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     // Everything below runs on this thread, which lives to the end: children die with the thread that started them.
-    let outcome = runtime.block_on(async {
+    let outcome = runtime.block_on(spans.around(async {
         match command {
             Command::Dev(args) => Box::pin(dev::run(args, registry)).await,
             Command::Up(args) => Box::pin(up::run(args)).await,
@@ -128,26 +129,13 @@ fn run(command: Command, registry: Registry) -> Outcome {
             Command::Namespaces(args) => namespace_commands::run(&args).await,
             Command::Cert(args) => cert::run(&args),
             Command::Doctor(args) => doctor::run(args).await,
+            #[cfg(feature = "typescript")]
+            Command::Typescript(args) => typescript::run(&args, &registry),
         }
-    });
+    }));
     // What is left (a name being resolved, a peer being told goodbye) must not hold up the exit.
     runtime.shutdown_background();
     outcome
-}
-
-fn log_to_stderr(default: &str) -> Outcome {
-    let filter = match std::env::var(LOG_VARIABLE) {
-        Ok(text) if !text.is_empty() => text,
-        _ => default.to_owned(),
-    };
-    let filter = EnvFilter::try_new(&filter).map_err(anyhow::Error::new).usage()?;
-    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colours)
-        .init();
-    Ok(())
 }
 
 /// Ends when the process is asked to: Ctrl-C or SIGTERM.

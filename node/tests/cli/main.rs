@@ -7,5 +7,8 @@ mod cli_commands;
 mod cli_demo;
 mod cli_dev;
 mod cli_doctor;
+mod cli_http;
+#[cfg(feature = "otlp")]
+mod cli_otlp;
 mod cli_refusals;
 mod cli_rolling;

@@ -114,8 +114,12 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(args: &[&str], stderr: PathBuf) -> Self {
+        Self::start_command(clinch(args), stderr)
+    }
+
+    pub(crate) fn start_command(mut command: Command, stderr: PathBuf) -> Self {
         let file = std::fs::File::create(&stderr).unwrap();
-        let mut child = clinch(args).stdout(Stdio::piped()).stderr(file).spawn().unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(file).spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         Self {
             child,
