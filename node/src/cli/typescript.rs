@@ -5,11 +5,11 @@ use clinch_actor::{Registry, WideIntegers};
 use super::exit::{Outcome, ResultExt as _};
 use super::terminal::print;
 
-/// Writes the types of this program's actors for `createClient<Registry>` of the npm client.
+/// Write the types of this program's actors for the npm client
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  shop typescript > web/actors.d.ts")]
 pub(super) struct Args {
-    /// Call 64-bit and 128-bit integers `number | bigint`, for they are `bigint` from 2^53 on.
+    /// Call 64-bit and 128-bit integers `number | bigint`: they are `bigint` from 2^53 on
     #[arg(long)]
     bigint: bool,
 }
