@@ -81,6 +81,7 @@ impl Caller for Cluster {
             params: call.params,
             request: call.request.map(|own| (own.id, own.acked_below)).or(poll),
             door: call.door,
+            trace: [0; 25],
         };
         let router = self.router.clone();
         Box::pin(async move { router.call(call).await.map_err(Error::from) })

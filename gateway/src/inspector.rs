@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
-use clinch_types::{ActorInfo, CallOp, Target, code, codec, group, limits};
+use clinch_types::{ActorInfo, ActorLook, ActorStatus, CallOp, Target, code, group, limits};
 use http::Method;
 use serde::Deserialize;
 use serde_json::json;
@@ -20,9 +20,13 @@ use crate::backend::{GatewayCall, Scope};
 use crate::cbor::rewrite::inbound;
 use crate::cbor::{self, ARRAY, UNDEFINED, from_json};
 use crate::error::HttpError;
+use crate::look::{self, Crash, decoded};
 use crate::plain::json_of;
 use crate::service::{Gateway, bearer, respond};
 use crate::{body, percent};
+
+/// CBOR of `{}`.
+const EMPTY_MAP: u8 = 0xa0;
 
 /// Answers a request below `/inspector`.
 pub(crate) async fn answer(
@@ -122,10 +126,7 @@ impl Inspected<'_> {
     }
 
     async fn actions(&self) -> Result<Vec<String>, HttpError> {
-        let info: ActorInfo = codec::decode(&self.ask(CallOp::Resolve).await?).map_err(|error| {
-            tracing::error!(%error, "the answer about an actor does not decode");
-            HttpError::internal()
-        })?;
+        let info: ActorInfo = decoded(&self.ask(CallOp::Resolve).await?)?;
         Ok(self.gateway.backend.actions(&info.name))
     }
 
@@ -140,8 +141,26 @@ impl Inspected<'_> {
         Ok(respond(JSON, out))
     }
 
+    async fn look(&self) -> Result<ActorLook, HttpError> {
+        look::look(self.gateway, self.target.clone(), self.token.clone()).await
+    }
+
     async fn summary(&self) -> Result<Response, HttpError> {
-        let (rpcs, all) = (self.actions().await?, self.ask(CallOp::Inspect).await?);
+        // Before the actor is woken by what follows.
+        let before = self.look().await;
+        let (look, all) = match self.ask(CallOp::Inspect).await {
+            Ok(all) => match before {
+                Ok(look) => (look, all),
+                // It was made just now, as the target says.
+                Err(_) => (self.look().await?, all),
+            },
+            // What cannot be woken is shown as far as it is known.
+            Err(error) => match self.look().await {
+                Ok(look) if matches!(look.view.status, ActorStatus::Crashed(_)) => (look, vec![EMPTY_MAP]),
+                _ => return Err(error),
+            },
+        };
+        let rpcs = self.gateway.backend.actions(&look.view.info.name);
         let queue = cbor::field(&all, "queue").map_err(action::broken_output)?;
         let queue = queue.map_or(&[UNDEFINED][..], |range| &all[range]);
         // There are no databases and no workflows: tools look for the flags.
@@ -152,7 +171,15 @@ impl Inspected<'_> {
             member(name, &all, name, &mut out)?;
         }
         member("queueSize", queue, "size", &mut out)?;
-        out.extend_from_slice(format!(",\"rpcs\":{}}}", json!(rpcs)).as_bytes());
+        let status = &look.view.status;
+        let told = format!(
+            ",\"rpcs\":{},\"status\":{},\"crash\":{},\"warnings\":{}}}",
+            json!(rpcs),
+            json!(status.name()),
+            json!(Crash::of(status)),
+            look::shown(&look.warnings),
+        );
+        out.extend_from_slice(told.as_bytes());
         Ok(respond(JSON, out))
     }
 

@@ -21,6 +21,7 @@ mod frames;
 #[doc(hidden)]
 pub mod fuzzing;
 mod inspector;
+mod look;
 mod manager;
 mod metric_names;
 mod namespaces;

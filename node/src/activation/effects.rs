@@ -92,6 +92,7 @@ impl Owner {
                 if created || self.must_write(id, &left) {
                     self.write_turn(id, left, None, keys);
                 }
+                self.crashes.forget(id);
                 self.start_run(id);
             }
             Running::Fire { entry } => {
@@ -511,7 +512,7 @@ impl Owner {
     /// A turn failed: the state goes back to what the last executed turn left, nothing else happened (G4).
     pub(crate) fn roll_back(&mut self, id: ActorId, running: Running, error: Error) {
         match running {
-            Running::Start { .. } => self.start_failed(id, &error),
+            Running::Start { created } => self.start_failed(id, created, &error),
             // Gone is gone, whatever its last hook says; the error is in the log.
             Running::Destroy { open, output } => {
                 tracing::error!(actor = %id, %error, "on_destroy failed");

@@ -53,7 +53,9 @@ impl Owner {
             keys::read_state(&stored).map_err(|e| bad(format!("state of actor {id}: {e}")))?;
         let Some(actor_type) = self.actor_type(&record.name) else {
             tracing::warn!(actor = %id, name = record.name, "an actor of a type that is not registered here was called");
-            self.start_error = Some((id, self.not_registered(&record.name).into()));
+            let error = self.not_registered(&record.name).into();
+            self.note_crash(id, &error);
+            self.start_error = Some((id, error));
             return Ok(());
         };
         let state = match actor_type.decode(code, &bytes) {
@@ -61,7 +63,9 @@ impl Owner {
             Err(error) => {
                 // One actor's trouble (a newer shape, a failing migration) is not the shard's.
                 tracing::error!(actor = %id, %error, "the state of an actor cannot be read");
-                self.start_error = Some((id, self.explain(id, RequestId::default(), &error)));
+                let error = self.explain(id, RequestId::default(), &error);
+                self.note_crash(id, &error);
+                self.start_error = Some((id, error));
                 return Ok(());
             }
         };
@@ -76,6 +80,7 @@ impl Owner {
             }
             self.start_actor(id, false, Some(state), None);
         } else {
+            self.crashes.forget(id);
             self.start_run(id);
         }
         Ok(())
@@ -140,9 +145,15 @@ impl Owner {
     }
 
     /// Creation or waking failed: the actor is not awake, and everybody who waited for it hears why.
-    pub(crate) fn start_failed(&mut self, id: ActorId, error: &Error) {
+    pub(crate) fn start_failed(&mut self, id: ActorId, created: bool, error: &Error) {
+        let before = self.crashes.take(id);
         let Some(slot) = self.unseat(id) else { return };
         let error = self.explain(id, RequestId::default(), error);
+        // One that could not be made never was.
+        if !created {
+            self.crashes.put_back(id, before);
+            self.note_crash(id, &error);
+        }
         for work in slot.busy.into_iter().flat_map(|b| b.queue) {
             match work {
                 Work::Fire { id: schedule, due } => self.put_off(id, schedule, due),
@@ -159,6 +170,7 @@ impl Owner {
     /// Takes an actor out of memory.
     fn unseat(&mut self, id: ActorId) -> Option<Box<Slot>> {
         let slot = self.slots.remove(&id)?;
+        self.crashes.forget(id);
         slot.life.end();
         let hash = KeyHash::of(&slot.meta.namespace, &slot.meta.name, &slot.meta.key);
         if self.by_key.get(&hash) == Some(&id) {
@@ -345,7 +357,9 @@ impl Owner {
         };
         match work {
             Work::Fire { id: schedule, due } => {
-                self.timers.put_off(due, id, schedule, self.context.clock.wall())
+                let now = self.context.clock.wall();
+                let until = self.timers.put_off(due, id, schedule, now);
+                self.crashes.tried_again_at(id, until, now);
             }
             other => {
                 if let Some(open) = other.into_open() {

@@ -6,6 +6,7 @@
 
 mod beside;
 mod conns;
+mod crashes;
 mod effects;
 mod fire;
 mod host;
@@ -13,6 +14,7 @@ mod inspect;
 mod kv;
 mod life;
 mod lines;
+mod looks;
 mod outbox;
 mod queues;
 mod run;
@@ -24,6 +26,7 @@ mod turns;
 mod visits;
 
 pub(crate) use beside::Beside;
+pub(crate) use crashes::Crashes;
 pub(crate) use host::ShardHost;
 pub(crate) use life::{resume, seconds_of};
 pub(crate) use lines::{Conns, Deliveries};

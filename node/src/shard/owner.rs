@@ -22,7 +22,7 @@ use super::dedup::Dedup;
 use super::keys::{self, DedupRecord, KeyHash};
 use super::pipeline::Pipeline;
 use super::{Provisional, Release, ReplyTo, ShardContext, Write};
-use crate::activation::{Beside, Conns, Open, ShardHost, Slot, Timers, Work};
+use crate::activation::{Beside, Conns, Crashes, Open, ShardHost, Slot, Timers, Work};
 
 /// What an interleaved action asks of its actor's state.
 pub(crate) enum Internal {
@@ -82,6 +82,7 @@ pub(crate) struct Owner {
     pub(super) names: HashMap<String, Arc<str>>,
     /// Why the last actor that could not be made or woken could not.
     pub(crate) start_error: Option<(ActorId, CallError)>,
+    pub(crate) crashes: Crashes,
     /// A fault of the store: the shard must not go on.
     pub(crate) fault: Option<String>,
 }
@@ -118,6 +119,7 @@ impl Owner {
             cancelled,
             names: HashMap::new(),
             start_error: None,
+            crashes: Crashes::default(),
             fault: None,
             context,
         };

@@ -22,4 +22,5 @@ mod rollback;
 mod rules;
 mod schedules;
 mod stale;
+mod status;
 mod streams;

@@ -1,0 +1,76 @@
+//! Looks at actors from outside: how one is, without waking it, making it or keeping it awake.
+//!
+//! Invariant: nothing is told before everything it rests on is committed, as for every answer.
+//! Not here: what an awake actor shows of its inside (`inspect`), listings (`shard::listing`).
+
+use clinch_types::{ActorId, ActorLook, ActorStatus, CallOp, CallReply, Target, codec};
+
+use super::slot::{Open, Running};
+use crate::shard::Owner;
+use crate::shard::keys::{self, ActorRecord, KeyHash};
+
+impl Owner {
+    /// How an actor that exists is now.
+    pub(crate) fn status(&self, id: ActorId) -> ActorStatus {
+        let crash = self.crashes.of(id);
+        let Some(slot) = self.slots.get(&id) else {
+            return crash.map_or(ActorStatus::Sleeping, |crash| ActorStatus::Crashed(crash.clone()));
+        };
+        if let Some(busy) = &slot.busy {
+            match busy.running {
+                Some((_, Running::Start { .. }, _)) => return ActorStatus::Starting,
+                Some((_, Running::Sleep | Running::Destroy { .. }, _)) => return ActorStatus::Stopping,
+                _ if busy.stopping || busy.asleep => return ActorStatus::Stopping,
+                _ => {}
+            }
+        }
+        match crash {
+            // Begun again it runs, until it fails again.
+            Some(crash) if !slot.life.is_running() => ActorStatus::BackingOff(crash.clone()),
+            _ => ActorStatus::Running,
+        }
+    }
+
+    /// Answers a call that only looks.
+    pub(crate) fn look_at(&mut self, target: &Target, op: &CallOp, open: Open) -> std::io::Result<()> {
+        let id = match target {
+            Target::Id(id) => Some(*id),
+            Target::Key {
+                namespace, name, key, ..
+            } => self.id_of(KeyHash::of(namespace, name, key))?,
+        };
+        let seen = match id {
+            Some(id) => self.seen(id, op)?.map(|output| (id, output)),
+            None => None,
+        };
+        let result = match seen {
+            Some((id, output)) => Ok(CallReply {
+                meta: self.call_meta(id, self.version_of(id), false),
+                output,
+            }),
+            None => {
+                let message = match target {
+                    Target::Id(id) => format!("there is no actor {id}"),
+                    Target::Key { name, key, .. } => format!("there is no actor {name} with key {key}"),
+                };
+                Err(self.missing(false, message).into())
+            }
+        };
+        self.answer_after(self.horizon(), open, result);
+        Ok(())
+    }
+
+    /// The answer to a look at the actor; `None` when there is no such actor.
+    fn seen(&self, id: ActorId, op: &CallOp) -> std::io::Result<Option<Vec<u8>>> {
+        let Some(bytes) = self.provisional.get(&keys::record(id))? else {
+            return Ok(None);
+        };
+        let record: ActorRecord = codec::decode(&bytes).map_err(std::io::Error::other)?;
+        let _only_one = op;
+        let look = ActorLook {
+            view: self.view(id, record),
+            warnings: Vec::new(),
+        };
+        codec::encode(&look).map(Some).map_err(std::io::Error::other)
+    }
+}
