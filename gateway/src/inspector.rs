@@ -9,7 +9,9 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
-use clinch_types::{ActorInfo, ActorLook, ActorStatus, CallOp, Target, code, group, limits};
+use clinch_types::{
+    ActorInfo, ActorLook, ActorStatus, CallOp, Target, TurnsReply, WallMs, code, group, limits,
+};
 use http::Method;
 use serde::Deserialize;
 use serde_json::json;
@@ -21,9 +23,9 @@ use crate::cbor::rewrite::inbound;
 use crate::cbor::{self, ARRAY, UNDEFINED, from_json};
 use crate::error::HttpError;
 use crate::look::{self, Crash, decoded};
-use crate::plain::json_of;
+use crate::plain::{VERSION, json_of};
 use crate::service::{Gateway, bearer, respond};
-use crate::{body, percent};
+use crate::{body, otlp, percent};
 
 /// CBOR of `{}`.
 const EMPTY_MAP: u8 = 0xa0;
@@ -74,7 +76,7 @@ pub(crate) async fn answer(
         _ => "GET",
     };
     only(&request, &Method::GET, allow)?;
-    actor.show(&path).await
+    actor.show(&path, &address.query).await
 }
 
 fn only(request: &Request, method: &Method, allow: &'static str) -> Result<(), HttpError> {
@@ -100,7 +102,7 @@ impl Inspected<'_> {
         Ok(call(self.gateway, asked).await?.output)
     }
 
-    async fn show(&self, path: &str) -> Result<Response, HttpError> {
+    async fn show(&self, path: &str, query: &str) -> Result<Response, HttpError> {
         match path {
             "rpcs" => Ok(json_of(&json!({ "rpcs": self.actions().await? }))),
             "state" => self.parts(&["isStateEnabled", "state"]).await,
@@ -112,8 +114,7 @@ impl Inspected<'_> {
                 Ok(respond(JSON, out))
             }
             "summary" => self.summary().await,
-            // Traces go to the node's own log.
-            "traces" => Ok(json_of(&json!({ "otlp": [], "clamped": false }))),
+            "traces" => self.traces(query).await,
             "workflow-history" => Ok(json_of(&json!({
                 "history": null, "workflowState": null, "isWorkflowEnabled": false,
             }))),
@@ -139,6 +140,19 @@ impl Inspected<'_> {
         }
         out.push(b'}');
         Ok(respond(JSON, out))
+    }
+
+    /// The turns that the actor ran last, as far as its owner remembers them.
+    async fn traces(&self, query: &str) -> Result<Response, HttpError> {
+        let timeout = self.gateway.config.call_timeout();
+        let asked = GatewayCall {
+            token: self.token.clone(),
+            ..GatewayCall::new(self.target.clone(), asked_turns(query)?, timeout)
+        };
+        let reply = call(self.gateway, asked).await?;
+        let TurnsReply { turns, clamped } = decoded(&reply.output)?;
+        let otlp = otlp::export(&turns, &reply.meta, VERSION);
+        Ok(json_of(&json!({ "otlp": otlp, "clamped": clamped })))
     }
 
     async fn look(&self) -> Result<ActorLook, HttpError> {
@@ -246,6 +260,39 @@ impl Inspected<'_> {
         cbor::json::write(output, &mut out).map_err(action::broken_output)?;
         out.push(b'}');
         Ok(respond(JSON, out))
+    }
+}
+
+/// The turns that `startMs`, `endMs` (Unix milliseconds, both included) and `limit` ask for; all, unless they are given.
+fn asked_turns(query: &str) -> Result<CallOp, HttpError> {
+    let (mut from, mut to, mut limit) = (0, u64::MAX, u64::from(limits::TURNS_MAX));
+    for part in query.split('&') {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        let place = match name {
+            "startMs" => &mut from,
+            "endMs" => &mut to,
+            "limit" => &mut limit,
+            _ => continue,
+        };
+        *place = value.parse().map_err(|_| {
+            HttpError::bad_request(format!("{name} is {}, it must be a whole number", shown(value)))
+        })?;
+    }
+    if from > to {
+        return Err(HttpError::bad_request(format!(
+            "startMs is {from}, after endMs, which is {to}"
+        )));
+    }
+    let max = limits::TURNS_MAX;
+    match u32::try_from(limit) {
+        Ok(limit) if (1..=max).contains(&limit) => Ok(CallOp::Turns {
+            from: WallMs(from),
+            to: WallMs(to),
+            limit,
+        }),
+        _ => Err(HttpError::bad_request(format!(
+            "limit is {limit}, it must be 1 to {max}"
+        ))),
     }
 }
 

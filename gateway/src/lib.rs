@@ -26,6 +26,7 @@ mod manager;
 mod metric_names;
 mod namespaces;
 mod openapi;
+mod otlp;
 mod patience;
 mod percent;
 mod plain;

@@ -310,6 +310,8 @@ pub(crate) fn beside_turn(
 ) -> Arc<Turn> {
     Turn::new(TurnInit {
         actor,
+        what: "work beside the turns",
+        began: Instant::now(),
         request: RequestId::default(),
         chain: Vec::new(),
         origin: Origin::Background,

@@ -151,8 +151,11 @@ impl Owner {
             return self.end_beside(id, written);
         }
         let Some(state) = slot.state.take() else { return };
-        let deadline = Instant::now() + actor_type.options().action_timeout;
+        let began = Instant::now();
+        let deadline = began + actor_type.options().action_timeout;
         let init = TurnFor {
+            what: actor_type.actions()[index].name,
+            began,
             request: RequestId::default(),
             chain: &[],
             origin: Origin::Schedule(schedule),

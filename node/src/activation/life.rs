@@ -128,9 +128,12 @@ impl Owner {
             (&[Hook::OnWake], options.on_wake_timeout)
         };
         // Each hook has its own limit; this one ends what ignores it.
-        let deadline = Instant::now() + limit + options.vars_timeout;
+        let began = Instant::now();
+        let deadline = began + limit + options.vars_timeout;
         let origin = if created { Origin::Create } else { Origin::Hook };
         let init = TurnFor {
+            what: if created { "create" } else { "on_wake" },
+            began,
             request: RequestId::default(),
             chain: &[],
             origin,
@@ -189,9 +192,12 @@ impl Owner {
         }
         let actor_type = slot.actor_type.clone();
         let Some(state) = slot.state.take() else { return };
-        let deadline = Instant::now() + actor_type.options().on_destroy_timeout;
+        let began = Instant::now();
+        let deadline = began + actor_type.options().on_destroy_timeout;
         let chain = open.as_ref().map(|o| o.chain.clone()).unwrap_or_default();
         let init = TurnFor {
+            what: "on_destroy",
+            began,
             request: RequestId::default(),
             chain: &chain,
             origin: Origin::Hook,
@@ -299,8 +305,11 @@ impl Owner {
         }
         let actor_type = slot.actor_type.clone();
         let Some(state) = slot.state.take() else { return };
-        let deadline = Instant::now() + actor_type.options().on_sleep_timeout;
+        let began = Instant::now();
+        let deadline = began + actor_type.options().on_sleep_timeout;
         let init = TurnFor {
+            what: "on_sleep",
+            began,
             request: RequestId::default(),
             chain: &[],
             origin: Origin::Hook,

@@ -3,7 +3,7 @@
 //! Invariant: nothing is told before everything it rests on is committed, as for every answer.
 //! Not here: what an awake actor shows of its inside (`inspect`), listings (`shard::listing`).
 
-use clinch_types::{ActorId, ActorLook, ActorStatus, CallOp, CallReply, Target, codec};
+use clinch_types::{ActorId, ActorLook, ActorStatus, CallOp, CallReply, Target, TurnsReply, WallMs, codec};
 
 use super::slot::{Open, Running};
 use crate::shard::Owner;
@@ -62,15 +62,35 @@ impl Owner {
 
     /// The answer to a look at the actor; `None` when there is no such actor.
     fn seen(&self, id: ActorId, op: &CallOp) -> std::io::Result<Option<Vec<u8>>> {
-        let Some(bytes) = self.provisional.get(&keys::record(id))? else {
-            return Ok(None);
-        };
+        let record = self.provisional.get(&keys::record(id))?;
+        if let CallOp::Turns { from, to, limit } = op {
+            let reply = self.latest_turns(id, (*from, *to), *limit as usize);
+            // Of one that was destroyed they are told as long as they are remembered.
+            let known = record.is_some() || !reply.turns.is_empty();
+            let output = codec::encode(&reply).map_err(std::io::Error::other)?;
+            return Ok(known.then_some(output));
+        }
+        let Some(bytes) = record else { return Ok(None) };
         let record: ActorRecord = codec::decode(&bytes).map_err(std::io::Error::other)?;
-        let _only_one = op;
         let look = ActorLook {
             view: self.view(id, record),
             warnings: Vec::new(),
         };
         codec::encode(&look).map(Some).map_err(std::io::Error::other)
+    }
+
+    /// The actor's turns that began within this time, at most so many, the newest last.
+    fn latest_turns(&self, id: ActorId, (from, to): (WallMs, WallMs), limit: usize) -> TurnsReply {
+        let mut reply = TurnsReply::default();
+        let mut matching = self
+            .recent
+            .newest()
+            .filter(|(_, turn)| turn.actor() == id && (from..=to).contains(&turn.began()));
+        for (number, turn) in matching.by_ref().take(limit) {
+            reply.turns.push(turn.told(number, self.epoch));
+        }
+        reply.clamped = matching.next().is_some();
+        reply.turns.reverse();
+        reply
     }
 }

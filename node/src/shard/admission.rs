@@ -71,7 +71,7 @@ impl Owner {
 
     /// Finds the call's actor, wakes or makes it, and queues the work.
     fn dispatch(&mut self, request: CallRequest, deadline: Instant, reply: ReplyTo) -> std::io::Result<()> {
-        let (request, open) = Open::of(request, deadline, reply);
+        let (request, open) = Open::of(request, self.now, deadline, reply);
         let CallRequest {
             target,
             op,

@@ -24,3 +24,4 @@ mod schedules;
 mod stale;
 mod status;
 mod streams;
+mod turns;
