@@ -92,6 +92,10 @@ impl Owner {
                 let mut keys = Vec::new();
                 if created {
                     self.write_record(id, &mut keys);
+                    let second = super::life::seconds_of(self);
+                    if let Some(slot) = self.slots.get(&id) {
+                        self.usage.made(&slot.meta.name, second);
+                    }
                 }
                 if created || self.must_write(id, &left) {
                     self.write_turn(id, left, None, keys);

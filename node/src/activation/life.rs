@@ -219,6 +219,10 @@ impl Owner {
     /// Deletes everything an actor has; its id is never used again (G9).
     pub(crate) fn erase(&mut self, id: ActorId, open: Option<Open>, output: Vec<u8>) {
         let Some(slot) = self.unseat(id) else { return };
+        let lived = self.context.clock.wall().0.saturating_sub(slot.meta.created.0);
+        let second = seconds_of(self);
+        self.usage
+            .destroyed(&slot.meta.name, std::time::Duration::from_millis(lived), second);
         let mut written = Vec::new();
         fp!("life.erase");
         if !planted!("undead") {

@@ -3,9 +3,14 @@
 //! Invariant: nothing is told before everything it rests on is committed, as for every answer.
 //! Not here: what an awake actor shows of its inside (`inspect`), listings (`shard::listing`).
 
-use clinch_types::{ActorId, ActorLook, ActorStatus, CallOp, CallReply, Target, TurnsReply, WallMs, codec};
+use clinch_types::{
+    ActorId, ActorLook, ActorStatus, ActorWarning, CallOp, CallReply, Target, TurnsReply, WallMs, codec,
+};
+use tokio::time::Instant;
 
+use super::life::seconds_of;
 use super::slot::{Open, Running};
+use super::warnings;
 use crate::shard::Owner;
 use crate::shard::keys::{self, ActorRecord, KeyHash};
 
@@ -61,7 +66,7 @@ impl Owner {
     }
 
     /// The answer to a look at the actor; `None` when there is no such actor.
-    fn seen(&self, id: ActorId, op: &CallOp) -> std::io::Result<Option<Vec<u8>>> {
+    fn seen(&mut self, id: ActorId, op: &CallOp) -> std::io::Result<Option<Vec<u8>>> {
         let record = self.provisional.get(&keys::record(id))?;
         if let CallOp::Turns { from, to, limit } = op {
             let reply = self.latest_turns(id, (*from, *to), *limit as usize);
@@ -72,11 +77,29 @@ impl Owner {
         }
         let Some(bytes) = record else { return Ok(None) };
         let record: ActorRecord = codec::decode(&bytes).map_err(std::io::Error::other)?;
+        let name = record.name.clone();
         let look = ActorLook {
             view: self.view(id, record),
-            warnings: Vec::new(),
+            warnings: self.warnings_of(id, &name),
         };
         codec::encode(&look).map(Some).map_err(std::io::Error::other)
+    }
+
+    /// What is wrong with how the actor and its type are used.
+    fn warnings_of(&mut self, id: ActorId, name: &str) -> Vec<ActorWarning> {
+        let (now, second) = (Instant::now(), seconds_of(self));
+        let held = warnings::held(self.recent.newest(), id, self.context.clock.wall());
+        let slow = warnings::slow(held);
+        // What cannot be read is told to whoever wants to work with it.
+        let state = self.base(id).ok().flatten();
+        let large = state.and_then(|(_, state)| warnings::large(state.len()));
+        let found = [
+            self.usage.hot(id, now),
+            slow,
+            large,
+            self.usage.short_lived(name, second),
+        ];
+        found.into_iter().flatten().collect()
     }
 
     /// The actor's turns that began within this time, at most so many, the newest last.

@@ -25,6 +25,7 @@ mod timers;
 mod told;
 mod turns;
 mod visits;
+mod warnings;
 
 pub(crate) use beside::Beside;
 pub(crate) use crashes::Crashes;
@@ -36,3 +37,4 @@ pub(crate) use run::{Ended, poll_now, spawn};
 pub(crate) use slot::{Open, Slot, Work};
 pub(crate) use timers::Timers;
 pub(crate) use turns::answer_of;
+pub(crate) use warnings::Usage;

@@ -259,6 +259,16 @@ impl TurnRecord {
         self.began
     }
 
+    /// How long it held the state, of a turn that somebody waits for.
+    pub(crate) fn held(&self) -> Option<Duration> {
+        let asked = match self.cause {
+            TurnCause::Call | TurnCause::Actor | TurnCause::Schedule => true,
+            // Made, woken and let go once; and what is beside the turns holds nothing.
+            _ => false,
+        };
+        (self.exclusive && asked).then(|| Duration::from_micros(self.ran_us.into()))
+    }
+
     pub(crate) fn told(&self, number: u64, epoch: Epoch) -> TurnTrace {
         TurnTrace {
             number,
@@ -373,7 +383,11 @@ impl Owner {
     }
 
     fn count(&mut self, ending: &Ending<'_>, here: bool) {
-        let _ = (ending, here);
+        let time = match here {
+            true => ending.at.saturating_duration_since(ending.begun.at),
+            false => Duration::ZERO,
+        };
+        self.usage.turn(ending.actor, ending.exclusive, time, ending.at);
     }
 }
 

@@ -17,7 +17,13 @@ impl Owner {
             reason: format!("the store cannot be read: {error}"),
         };
         let limit = request.limit.clamp(1, clinch_types::limits::LIST_MAX) as usize;
-        let mut reply = ViewReply::default();
+        let second = crate::activation::seconds_of(self);
+        let type_of = request.name.as_deref();
+        let warnings = type_of.and_then(|name| self.usage.short_lived(name, second));
+        let mut reply = ViewReply {
+            warnings: warnings.into_iter().collect(),
+            ..ViewReply::default()
+        };
         let rows = if request.ids.is_empty() {
             let start = match request.after {
                 Some(after) => std::ops::Bound::Excluded(keys::record(after)),

@@ -22,7 +22,9 @@ use super::dedup::Dedup;
 use super::keys::{self, DedupRecord, KeyHash};
 use super::pipeline::Pipeline;
 use super::{Provisional, Release, ReplyTo, ShardContext, Write};
-use crate::activation::{Beside, Conns, Crashes, Open, Reading, RecentTurns, ShardHost, Slot, Timers, Work};
+use crate::activation::{
+    Beside, Conns, Crashes, Open, Reading, RecentTurns, ShardHost, Slot, Timers, Usage, Work,
+};
 
 /// What an interleaved action asks of its actor's state.
 pub(crate) enum Internal {
@@ -71,6 +73,7 @@ pub(crate) struct Owner {
     /// Shared and interleaved turns in progress.
     pub(crate) reading: FxHashMap<u64, Reading>,
     pub(crate) recent: RecentTurns,
+    pub(crate) usage: Usage,
     pub(crate) beside: Beside,
     pub(crate) conns: Conns,
     pub(crate) born: Instant,
@@ -116,6 +119,7 @@ impl Owner {
             beside: Beside::default(),
             conns: Conns::default(),
             recent: RecentTurns::new(born),
+            usage: Usage::new(born),
             born,
             now: born,
             born_wall: context.clock.wall(),

@@ -25,3 +25,4 @@ mod stale;
 mod status;
 mod streams;
 mod turns;
+mod warnings;
