@@ -137,6 +137,10 @@ pub const SPANS: &str = "clinch::turn";
 pub struct TurnInit {
     /// Whose turn.
     pub actor: Arc<ActorMeta>,
+    /// What it runs: the name of an action or a hook.
+    pub what: &'static str,
+    /// When it begins.
+    pub began: Instant,
     /// The caller's name for this intention.
     pub request: RequestId,
     /// The actors that wait for this turn, outermost first; without this one.
@@ -161,6 +165,10 @@ pub struct TurnInit {
 pub struct Turn {
     /// Whose turn.
     pub actor: Arc<ActorMeta>,
+    /// What it runs: the name of an action or a hook.
+    pub what: &'static str,
+    /// When it began.
+    pub began: Instant,
     /// The caller's name for this intention.
     pub request: RequestId,
     /// The actors that wait for this turn, outermost first; without this one.
@@ -238,6 +246,8 @@ impl Turn {
     pub fn new(init: TurnInit) -> Arc<Self> {
         let TurnInit {
             actor,
+            what,
+            began,
             request,
             chain,
             origin,
@@ -252,6 +262,8 @@ impl Turn {
         let ledger = Mutex::default();
         Arc::new(Self {
             actor,
+            what,
+            began,
             request,
             chain,
             origin,

@@ -102,6 +102,7 @@ fn routed(call: OutgoingCall) -> RoutedCall {
         params: call.params,
         request: call.request.map(|own| (own.id, own.acked_below)),
         door: call.door,
+        trace: [0; 25],
     }
 }
 

@@ -14,8 +14,9 @@ use bytes::Bytes;
 use clinch_actor::Body;
 use clinch_transport::{Class, PeerId, RefusalCode, Transport, TransportError};
 use clinch_types::{
-    CallError, CallOp, CallReply, CallRequest, ConnId, Consistency, Door, ListReply, ListRequest, NodeId,
-    Reaction, RequestId, RouteMap, SessionId, ShardId, Target, codec, kind, planted,
+    ActorError, CallError, CallOp, CallReply, CallRequest, ConnId, Consistency, Door, ListReply, ListRequest,
+    NodeId, Reaction, RequestId, RouteMap, SessionId, ShardId, Target, ViewReply, code, codec, group, kind,
+    planted,
 };
 use parking_lot::RwLock;
 use tokio::time::Instant;
@@ -49,7 +50,7 @@ pub trait LocalShards: Send + Sync + 'static {
         &self,
         request: ListRequest,
         deadline: Instant,
-    ) -> BoxFuture<'static, Result<ListReply, CallError>>;
+    ) -> BoxFuture<'static, Result<ViewReply, CallError>>;
 }
 
 /// How the router waits and retries.
@@ -99,6 +100,8 @@ pub struct RoutedCall {
     pub request: Option<(RequestId, u64)>,
     /// How the call came in, if from outside of the cluster.
     pub door: Option<Box<Door>>,
+    /// W3C trace context (trace id, parent span id, flags); all zero when absent.
+    pub trace: [u8; 25],
 }
 
 impl RoutedCall {
@@ -115,6 +118,7 @@ impl RoutedCall {
             params: None,
             request: None,
             door: None,
+            trace: [0; 25],
         }
     }
 }
@@ -206,6 +210,10 @@ impl Router {
         let (request, _ticket) = self.request_of(call);
         request.check()?;
         let shard = self.shard_of(&request, deadline).await?;
+        let kind = match request.op.is_look() {
+            true => kind::LOOK,
+            false => kind::CALL,
+        };
         // Encoded once: every attempt at another node sends the same bytes.
         let mut encoded: Option<Bytes> = None;
         self.route(shard, deadline, |node| {
@@ -227,7 +235,7 @@ impl Router {
                 if let (Some(local), Some(request)) = (local, request) {
                     return local.call(request, deadline).await.map_err(Failure::from);
                 }
-                self.remote(node, kind::CALL, body, deadline).await
+                self.remote(node, kind, body, deadline).await
             }
         })
         .await
@@ -327,7 +335,7 @@ impl Router {
             consistency: call.consistency,
             chain: call.chain,
             params: call.params.map(Vec::from),
-            trace: [0; 25],
+            trace: call.trace,
             door: call.door,
         };
         (request, ticket.map(|(ticket, _)| ticket))
@@ -342,20 +350,26 @@ impl Router {
         }
     }
 
-    /// Lists actors of one shard.
+    /// Lists actors of one shard. An owner of an earlier release tells of each only whether it is awake.
     ///
     /// # Errors
     /// As [`Router::call`].
-    pub async fn list(&self, request: ListRequest, timeout: Duration) -> Result<ListReply, CallError> {
+    pub async fn list(&self, request: ListRequest, timeout: Duration) -> Result<ViewReply, CallError> {
         let deadline = Instant::now() + timeout;
         let body = encode(&request);
         self.route(request.shard, deadline, |node| {
             let local = self.inner.local.as_ref().filter(|l| l.node() == node).cloned();
             let (request, body) = (request.clone(), body.clone());
             async move {
-                match local {
-                    Some(local) => local.list(request, deadline).await.map_err(Failure::from),
-                    None => self.remote(node, kind::LIST, body, deadline).await,
+                if let Some(local) = local {
+                    return local.list(request, deadline).await.map_err(Failure::from);
+                }
+                match self.remote(node, kind::VIEWS, body.clone(), deadline).await {
+                    Err(failure) if failure.reason == NOT_SUPPORTED => {
+                        let listed = self.remote::<ListReply>(node, kind::LIST, body, deadline);
+                        listed.await.map(ViewReply::from)
+                    }
+                    viewed => viewed,
                 }
             }
         })
@@ -387,6 +401,15 @@ impl Router {
 
     fn transport_failure(&self, node: NodeId, error: TransportError) -> Failure {
         let text = format!("node {node}: {error}");
+        if let TransportError::Refused { code, .. } = &error
+            && *code == RefusalCode::UnknownKind
+        {
+            // Asked again it would say the same.
+            return Failure {
+                error: ActorError::new(group::GUARD, code::NOT_SUPPORTED, text).into(),
+                reason: NOT_SUPPORTED,
+            };
+        }
         if may_be_gone(&error) {
             self.suspect(node);
         }
@@ -620,6 +643,9 @@ impl Router {
         Ok(())
     }
 }
+
+/// The reason of a failure whose node runs an earlier release.
+const NOT_SUPPORTED: &str = "not_supported";
 
 /// Why one attempt has no reply.
 struct Failure {

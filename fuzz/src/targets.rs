@@ -7,8 +7,9 @@ use clinch_actor::{MissedTick, Timing};
 use clinch_membership::{ClusterState, Command, NodeRecord};
 use clinch_storage::wire;
 use clinch_types::{
-    ActorId, ActorInfo, CallOp, CallReply, CallRequest, ConnId, ConnItem, ConnReply, Epoch, Key, ListReply,
-    ListRequest, Polled, RequestId, RouteMap, SessionId, ShardId, Target as Whom, WallMs, codec,
+    ActorId, ActorInfo, ActorLook, CallOp, CallReply, CallRequest, ConnId, ConnItem, ConnReply, Epoch, Key,
+    ListReply, ListRequest, Polled, RequestId, RouteMap, SessionId, ShardId, Target as Whom, TurnsReply,
+    ViewReply, WallMs, codec,
 };
 
 use crate::Target;
@@ -174,7 +175,12 @@ where
 
 fn listing(bytes: &[u8]) -> String {
     let (asked, answered) = (message::<ListRequest>(bytes), message::<ListReply>(bytes));
-    format!("{asked}; {answered}; {}", message::<ActorInfo>(bytes))
+    let (viewed, looked) = (message::<ViewReply>(bytes), message::<ActorLook>(bytes));
+    let turns = message::<TurnsReply>(bytes);
+    format!(
+        "{asked}; {answered}; {}; {viewed}; {looked}; {turns}",
+        message::<ActorInfo>(bytes)
+    )
 }
 
 /// What nodes tell each other about the cluster: commands, a node that joins, the answer to it.

@@ -7,7 +7,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use clinch_types::{ActorError, ActorId, ActorInfo, CallError, CallOp, CallReply, Door, RegionId, Target};
+use clinch_types::{
+    ActorError, ActorId, ActorView, ActorWarning, CallError, CallOp, CallReply, Door, RegionId, Target,
+};
 
 /// A body that is read as it comes.
 pub use axum::body::Body as StreamBody;
@@ -81,9 +83,22 @@ pub struct ListQuery {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Listing {
     /// The actors.
-    pub actors: Vec<ActorInfo>,
+    pub actors: Vec<ActorView>,
     /// Where the next page begins; `None` when there is none. Printable ASCII.
     pub cursor: Option<String>,
+    /// What is wrong with how the actor type is used that was asked for by its name.
+    pub warnings: Vec<ActorWarning>,
+}
+
+impl Listing {
+    /// Adds what another shard warns of; of each kind, the first says enough.
+    pub fn warn(&mut self, warnings: Vec<ActorWarning>) {
+        for warning in warnings {
+            if self.warnings.iter().all(|known| known.code != warning.code) {
+                self.warnings.push(warning);
+            }
+        }
+    }
 }
 
 /// What a token must allow.

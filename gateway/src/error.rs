@@ -123,6 +123,11 @@ impl HttpError {
         self.error.is(group::ACTOR, code::NOT_FOUND)
     }
 
+    /// Whether the node that would have to answer runs an earlier release.
+    pub(crate) fn is_not_supported(&self) -> bool {
+        self.error.is(group::GUARD, code::NOT_SUPPORTED)
+    }
+
     pub(crate) fn into_response(self) -> Response {
         let mut response = Response::new(Body::from(body_of(&self.error)));
         *response.status_mut() = self.status;
@@ -212,7 +217,7 @@ fn status_of(group: &str, code: &str) -> StatusCode {
         ("guard", "request_body_too_large") => StatusCode::PAYLOAD_TOO_LARGE,
         ("api" | "inspector", "unauthorized") => StatusCode::UNAUTHORIZED,
         ("api" | "auth", "forbidden") => StatusCode::FORBIDDEN,
-        ("api", "not_implemented") => StatusCode::NOT_IMPLEMENTED,
+        ("api", "not_implemented") | ("guard", "not_supported") => StatusCode::NOT_IMPLEMENTED,
         _ => StatusCode::BAD_REQUEST,
     }
 }

@@ -11,7 +11,9 @@ use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use clinch_types::{ActorInfo, CallOp, Target, code, codec, group, limits};
+use clinch_types::{
+    ActorInfo, ActorLook, ActorStatus, CallOp, Target, TurnsReply, WallMs, code, group, limits,
+};
 use http::{HeaderMap, Method};
 use serde::Deserialize;
 use serde_json::json;
@@ -22,9 +24,13 @@ use crate::backend::{GatewayCall, Scope};
 use crate::cbor::rewrite::inbound;
 use crate::cbor::{self, ARRAY, UNDEFINED, from_json};
 use crate::error::HttpError;
-use crate::plain::json_of;
+use crate::look::{self, Crash, decoded};
+use crate::plain::{VERSION, json_of};
 use crate::service::{Gateway, bearer, respond};
-use crate::{body, percent};
+use crate::{body, otlp, percent};
+
+/// CBOR of `{}`.
+const EMPTY_MAP: u8 = 0xa0;
 
 /// Answers a request below `/inspector`.
 pub(crate) async fn answer(
@@ -63,7 +69,7 @@ pub(crate) async fn answer(
         _ => "GET",
     };
     only(&request, &Method::GET, allow)?;
-    actor.show(&path).await
+    actor.show(&path, &address.query).await
 }
 
 fn admit(
@@ -139,7 +145,7 @@ impl Inspected<'_> {
         Ok(call(self.gateway, asked).await?.output)
     }
 
-    async fn show(&self, path: &str) -> Result<Response, HttpError> {
+    async fn show(&self, path: &str, query: &str) -> Result<Response, HttpError> {
         match path {
             "rpcs" => Ok(json_of(&json!({ "rpcs": self.actions().await? }))),
             "state" => self.parts(&["isStateEnabled", "state"]).await,
@@ -151,8 +157,7 @@ impl Inspected<'_> {
                 Ok(respond(JSON, out))
             }
             "summary" => self.summary().await,
-            // Traces go to the node's own log.
-            "traces" => Ok(json_of(&json!({ "otlp": [], "clamped": false }))),
+            "traces" => self.traces(query).await,
             "workflow-history" => Ok(json_of(&json!({
                 "history": null, "workflowState": null, "isWorkflowEnabled": false,
             }))),
@@ -165,10 +170,7 @@ impl Inspected<'_> {
     }
 
     async fn actions(&self) -> Result<Vec<String>, HttpError> {
-        let info: ActorInfo = codec::decode(&self.ask(CallOp::Resolve).await?).map_err(|error| {
-            tracing::error!(%error, "the answer about an actor does not decode");
-            HttpError::internal()
-        })?;
+        let info: ActorInfo = decoded(&self.ask(CallOp::Resolve).await?)?;
         Ok(self.gateway.backend.actions(&info.name))
     }
 
@@ -183,10 +185,41 @@ impl Inspected<'_> {
         Ok(respond(JSON, out))
     }
 
+    /// The turns that the actor ran last, as far as its owner remembers them.
+    async fn traces(&self, query: &str) -> Result<Response, HttpError> {
+        let timeout = self.gateway.config.call_timeout();
+        let asked = GatewayCall {
+            token: self.token.clone(),
+            ..GatewayCall::new(self.target.clone(), asked_turns(query)?, timeout)
+        };
+        let reply = call(self.gateway, asked).await?;
+        let TurnsReply { turns, clamped } = decoded(&reply.output)?;
+        let otlp = otlp::export(&turns, &reply.meta, VERSION);
+        Ok(json_of(&json!({ "otlp": otlp, "clamped": clamped })))
+    }
+
+    async fn look(&self) -> Result<ActorLook, HttpError> {
+        look::look(self.gateway, self.target.clone(), self.token.clone()).await
+    }
+
     async fn summary(&self) -> Result<Response, HttpError> {
-        let (rpcs, all) = (self.actions().await?, self.ask(CallOp::Inspect).await?);
+        // Before the actor is woken by what follows.
+        let before = self.look().await;
+        let (look, all) = match self.ask(CallOp::Inspect).await {
+            Ok(all) => match before {
+                Ok(look) => (look, all),
+                // It was made just now, as the target says.
+                Err(_) => (self.look().await?, all),
+            },
+            // What cannot be woken is shown as far as it is known.
+            Err(error) => match self.look().await {
+                Ok(look) if matches!(look.view.status, ActorStatus::Crashed(_)) => (look, vec![EMPTY_MAP]),
+                _ => return Err(error),
+            },
+        };
+        let rpcs = self.gateway.backend.actions(&look.view.info.name);
         let queue = cbor::field(&all, "queue").map_err(action::broken_output)?;
-        let queue = queue.map_or(&[UNDEFINED][..], |range| &all[range]);
+        let queue = queue.map_or(&[EMPTY_MAP][..], |range| &all[range]);
         // There are no databases and no workflows: tools look for the flags.
         let mut out = b"{\"isDatabaseEnabled\":false,\"isWorkflowEnabled\":false,\
             \"workflowState\":null,\"workflowHistory\":null"
@@ -195,7 +228,15 @@ impl Inspected<'_> {
             member(name, &all, name, &mut out)?;
         }
         member("queueSize", queue, "size", &mut out)?;
-        out.extend_from_slice(format!(",\"rpcs\":{}}}", json!(rpcs)).as_bytes());
+        let status = &look.view.status;
+        let told = format!(
+            ",\"rpcs\":{},\"status\":{},\"crash\":{},\"warnings\":{}}}",
+            json!(rpcs),
+            json!(status.name()),
+            json!(Crash::of(status)),
+            look::shown(&look.warnings),
+        );
+        out.extend_from_slice(told.as_bytes());
         Ok(respond(JSON, out))
     }
 
@@ -262,6 +303,39 @@ impl Inspected<'_> {
         cbor::json::write(output, &mut out).map_err(action::broken_output)?;
         out.push(b'}');
         Ok(respond(JSON, out))
+    }
+}
+
+/// The turns that `startMs`, `endMs` (Unix milliseconds, both included) and `limit` ask for; all, unless they are given.
+fn asked_turns(query: &str) -> Result<CallOp, HttpError> {
+    let (mut from, mut to, mut limit) = (0, u64::MAX, u64::from(limits::TURNS_MAX));
+    for part in query.split('&') {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        let place = match name {
+            "startMs" => &mut from,
+            "endMs" => &mut to,
+            "limit" => &mut limit,
+            _ => continue,
+        };
+        *place = value.parse().map_err(|_| {
+            HttpError::bad_request(format!("{name} is {}, it must be a whole number", shown(value)))
+        })?;
+    }
+    if from > to {
+        return Err(HttpError::bad_request(format!(
+            "startMs is {from}, after endMs, which is {to}"
+        )));
+    }
+    let max = limits::TURNS_MAX;
+    match u32::try_from(limit) {
+        Ok(limit) if (1..=max).contains(&limit) => Ok(CallOp::Turns {
+            from: WallMs(from),
+            to: WallMs(to),
+            limit,
+        }),
+        _ => Err(HttpError::bad_request(format!(
+            "limit is {limit}, it must be 1 to {max}"
+        ))),
     }
 }
 

@@ -21,10 +21,12 @@ mod frames;
 #[doc(hidden)]
 pub mod fuzzing;
 mod inspector;
+mod look;
 mod manager;
 mod metric_names;
 mod namespaces;
 mod openapi;
+mod otlp;
 mod pages;
 mod patience;
 mod percent;

@@ -9,7 +9,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use clinch_types::{ActorId, ActorInfo, CallOp, CallReply, Key, Target, code, codec, group, limits};
+use clinch_types::{ActorId, ActorInfo, ActorStatus, CallOp, Key, Target, code, group, limits};
 use http::Method;
 use http::header::{HeaderMap, USER_AGENT};
 use serde::{Deserialize, Serialize};
@@ -17,9 +17,10 @@ use serde_json::{Map, Value, json};
 
 use crate::action::{call, spec};
 use crate::address::{Create, actor_id, checked_name, key_error, shown};
-use crate::backend::{GatewayCall, ListQuery, Scope};
+use crate::backend::{GatewayCall, ListQuery, Listing, Scope};
 use crate::cbor::rewrite::inbound;
 use crate::error::HttpError;
+use crate::look::{self, Crash, look};
 use crate::plain::{json_of, known_namespace};
 use crate::service::{Gateway, bearer, respond};
 use crate::{body, inspector, percent};
@@ -144,7 +145,7 @@ async fn list(gateway: &Gateway, headers: &HeaderMap, query: Query) -> Result<Re
         }
         // Without this an empty list of ids would mean all actors.
         if ids.is_empty() {
-            return Ok(page(gateway, &[], None));
+            return Ok(page(gateway, &Listing::default()));
         }
         let limit = limits::LIST_MAX;
         return listing(
@@ -170,16 +171,18 @@ async fn list(gateway: &Gateway, headers: &HeaderMap, query: Query) -> Result<Re
                 key: Key::parse(key).map_err(key_error)?,
                 create: None,
             };
-            let found = call(
+            let actors = match look(gateway, target, None).await {
+                Ok(look) => vec![look.view],
+                Err(error) if error.is_missing_actor() => Vec::new(),
+                Err(error) => return Err(error),
+            };
+            Ok(page(
                 gateway,
-                GatewayCall::resolve(target, None, gateway.config.call_timeout()),
-            )
-            .await;
-            match found {
-                Ok(reply) => Ok(page(gateway, &[info(&reply)?], None)),
-                Err(error) if error.is_missing_actor() => Ok(page(gateway, &[], None)),
-                Err(error) => Err(error),
-            }
+                &Listing {
+                    actors,
+                    ..Listing::default()
+                },
+            ))
         }
         None => {
             listing(
@@ -215,8 +218,7 @@ fn ids(text: &str) -> (Vec<ActorId>, usize) {
 }
 
 async fn listing(gateway: &Gateway, query: ListQuery) -> Result<Response, HttpError> {
-    let listing = gateway.backend.list(query).await?;
-    Ok(page(gateway, &listing.actors, listing.cursor))
+    Ok(page(gateway, &gateway.backend.list(query).await?))
 }
 
 fn names(gateway: &Gateway, headers: &HeaderMap, namespace: &str) -> Result<Response, HttpError> {
@@ -294,8 +296,8 @@ async fn create(gateway: &Gateway, request: Request, namespace: &str) -> Result<
         wish.op = CallOp::Create;
     }
     let reply = call(gateway, wish).await?;
-    let info = info(&reply)?;
-    let actor = Actor::of(gateway, &info);
+    let info: ActorInfo = look::decoded(&reply.output)?;
+    let actor = Actor::of(gateway, &info, None);
     if fresh {
         return Ok(json_of(&json!({"actor": actor})));
     }
@@ -361,13 +363,6 @@ async fn destroy(
     Ok(json_of(&json!({})))
 }
 
-fn info(reply: &CallReply) -> Result<ActorInfo, HttpError> {
-    codec::decode(&reply.output).map_err(|error| {
-        tracing::error!(%error, "the answer about an actor does not decode");
-        HttpError::internal()
-    })
-}
-
 /// An actor as clients and dashboards see it. Times are Unix milliseconds.
 #[derive(Serialize)]
 struct Actor<'a> {
@@ -385,11 +380,18 @@ struct Actor<'a> {
     sleep_ts: Option<u64>,
     reschedule_ts: Option<u64>,
     destroy_ts: Option<u64>,
+    /// Of an actor that was found: one that was just asked for is about to run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    crash: Option<Crash<'a>>,
 }
 
 impl<'a> Actor<'a> {
-    fn of(gateway: &Gateway, info: &'a ActorInfo) -> Self {
+    fn of(gateway: &Gateway, info: &'a ActorInfo, status: Option<&'a ActorStatus>) -> Self {
         Self {
+            status: status.map(ActorStatus::name),
+            crash: status.and_then(Crash::of),
             actor_id: info.id,
             name: &info.name,
             key: info.key.to_string(),
@@ -398,7 +400,7 @@ impl<'a> Actor<'a> {
             runner_name_selector: "default",
             crash_policy: "sleep",
             create_ts: info.created.0,
-            // When a part of its life began is not recorded; only that an actor is awake is known.
+            // When a part of its life began is not recorded; only how it is now is known.
             start_ts: None,
             pending_allocation_ts: None,
             connectable_ts: None,
@@ -409,19 +411,27 @@ impl<'a> Actor<'a> {
     }
 }
 
-fn page(gateway: &Gateway, actors: &[ActorInfo], cursor: Option<String>) -> Response {
+fn page(gateway: &Gateway, listing: &Listing) -> Response {
     #[derive(Serialize)]
     struct Page<'a> {
         actors: Vec<Actor<'a>>,
-        pagination: Pagination,
+        pagination: Pagination<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        warnings: Option<Value>,
     }
     #[derive(Serialize)]
-    struct Pagination {
-        cursor: Option<String>,
+    struct Pagination<'a> {
+        cursor: Option<&'a str>,
     }
+    let actors = listing.actors.iter();
     let page = Page {
-        actors: actors.iter().map(|info| Actor::of(gateway, info)).collect(),
-        pagination: Pagination { cursor },
+        actors: actors
+            .map(|view| Actor::of(gateway, &view.info, Some(&view.status)))
+            .collect(),
+        pagination: Pagination {
+            cursor: listing.cursor.as_deref(),
+        },
+        warnings: (!listing.warnings.is_empty()).then(|| look::shown(&listing.warnings)),
     };
     let body = serde_json::to_vec(&page).expect("texts, numbers and ids are always JSON");
     respond("application/json", body)

@@ -9,8 +9,8 @@ use clinch_client::{RoutedCall, Router};
 use clinch_gateway::{Backend, BoxFuture, GatewayCall, ListQuery, Listing, Scope, StreamBody};
 use clinch_membership::Command;
 use clinch_types::{
-    ActorError, ActorId, ActorInfo, CallError, CallOp, CallReply, Clock, ListRequest, NodeId, RequestId,
-    ShardId, Target, code, codec, group, planted,
+    ActorError, ActorId, ActorInfo, ActorLook, CallError, CallOp, CallReply, Clock, ListRequest, NodeId,
+    RequestId, ShardId, Target, code, codec, group, planted,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
@@ -132,9 +132,16 @@ impl NodeBackend {
         else {
             return Ok(());
         };
-        let routed = RoutedCall::new(Target::Id(*id), CallOp::Resolve);
-        let reply = self.router.call(routed).await?;
-        let info: Result<ActorInfo, _> = codec::decode(&reply.output);
+        // To look is not to wake.
+        let op = match call.op.is_look() {
+            true => CallOp::Look,
+            false => CallOp::Resolve,
+        };
+        let reply = self.router.call(RoutedCall::new(Target::Id(*id), op)).await?;
+        let info: Result<ActorInfo, _> = match call.op.is_look() {
+            true => codec::decode(&reply.output).map(|look: ActorLook| look.view.info),
+            false => codec::decode(&reply.output),
+        };
         match info {
             Ok(info) if info.namespace == allowed => Ok(()),
             _ => {
@@ -174,6 +181,7 @@ impl NodeBackend {
                 };
                 let page = self.router.list(request, LIST_TIMEOUT).await?;
                 listing.actors.extend(page.actors);
+                listing.warn(page.warnings);
                 if listing.actors.len() >= limit {
                     listing.cursor = Some(match page.next {
                         Some(next) => format!("{}-{next}", shard.0),
@@ -197,6 +205,7 @@ fn routed(call: GatewayCall) -> RoutedCall {
         timeout: Some(call.timeout),
         if_active: call.if_active,
         params: call.params.map(Into::into),
+        trace: call.trace,
         ..RoutedCall::new(call.target, call.op)
     }
 }

@@ -9,7 +9,7 @@ use clinch_client::{Answered, BoxFuture, LocalShards, Router};
 use clinch_storage::GroupId;
 use clinch_transport::{Handler, Inbound, InboundExchange, InboundStream, Refusal, RefusalCode};
 use clinch_types::{
-    CallError, CallReply, CallRequest, Epoch, Incarnation, ListReply, ListRequest, NodeId, ShardId, codec,
+    CallError, CallReply, CallRequest, Epoch, Incarnation, ListRequest, NodeId, ShardId, ViewReply, codec,
     kind,
 };
 use parking_lot::RwLock;
@@ -137,14 +137,11 @@ impl Desk {
         }
     }
 
-    fn list_from_network(&self, inbound: Inbound) {
+    fn list_from_network(&self, inbound: Inbound, to: impl FnOnce(Inbound) -> ListTo) {
         match codec::decode::<ListRequest>(&inbound.body) {
             Ok(request) => match self.shard(request.shard) {
-                Some(handle) => handle.list(request, ListTo::Remote(inbound)),
-                None => {
-                    let moved = self.moved(request.shard);
-                    respond(inbound, &Err::<ListReply, _>(moved));
-                }
+                Some(handle) => handle.list(request, to(inbound)),
+                None => to(inbound).send(Err(self.moved(request.shard))),
             },
             Err(error) => inbound.refuse(Refusal::new(
                 RefusalCode::Invalid,
@@ -166,8 +163,10 @@ impl Desk {
 impl Handler for Desk {
     fn request(&self, inbound: Inbound) {
         match inbound.kind {
-            kind::CALL => self.call_from_network(inbound),
-            kind::LIST => self.list_from_network(inbound),
+            // Looks have a kind of their own so that an earlier release can say that it does not know them.
+            kind::CALL | kind::LOOK => self.call_from_network(inbound),
+            kind::LIST => self.list_from_network(inbound, ListTo::Plain),
+            kind::VIEWS => self.list_from_network(inbound, ListTo::Remote),
             kind::ROUTES => match self.parts.read().router.as_ref().map(Router::routes) {
                 Some(routes) => respond(inbound, &*routes),
                 None => inbound.refuse(Refusal::new(RefusalCode::Stopping, "this node is starting")),
@@ -265,7 +264,7 @@ impl LocalShards for LocalDesk {
         &self,
         request: ListRequest,
         deadline: Instant,
-    ) -> BoxFuture<'static, Result<ListReply, CallError>> {
+    ) -> BoxFuture<'static, Result<ViewReply, CallError>> {
         let shard = request.shard;
         let Some(desk) = self.desk.upgrade() else {
             return Box::pin(async move { Err(stopped(shard)) });

@@ -6,7 +6,7 @@ use bincode::{Decode, Encode};
 
 use crate::{
     ActorId, ConnId, ConnKind, Door, Epoch, HttpBody, HttpRequest, Key, RegionId, RequestId, ShardId, Slot,
-    Version, limits, slot_of,
+    Version, WallMs, limits, slot_of,
 };
 
 /// Which actor is meant.
@@ -131,9 +131,28 @@ pub enum CallOp {
     },
     /// Take all messages out of the actor's queues that nobody works on; the output is CBOR of their number.
     ClearQueues,
+    /// See how the actor is, without waking it, making it or keeping it awake; the output is [`codec`](crate::codec) of an
+    /// [`ActorLook`](crate::ActorLook).
+    Look,
+    /// See which turns it ran last, as far as its owner remembers them; neither wakes nor makes it. The output is
+    /// [`codec`](crate::codec) of a [`TurnsReply`](crate::TurnsReply).
+    Turns {
+        /// Only turns that began at this time or later.
+        from: WallMs,
+        /// Only turns that began at this time or earlier.
+        to: WallMs,
+        /// At most this many, the newest: 1 to [`limits::TURNS_MAX`].
+        limit: u32,
+    },
 }
 
 impl CallOp {
+    /// Whether it only looks at an actor from outside. Owners of an earlier release know no such operation: it travels as
+    /// [`kind::LOOK`](crate::kind::LOOK), which they refuse.
+    pub fn is_look(&self) -> bool {
+        matches!(self, Self::Look | Self::Turns { .. })
+    }
+
     /// Checks what concerns connections, raw requests and operators against the limits.
     fn check_others(&self) -> Result<(), crate::ActorError> {
         use crate::ActorError as E;
@@ -163,7 +182,16 @@ impl CallOp {
             | Self::Poll { .. }
             | Self::Inspect
             | Self::ClearQueues
+            | Self::Look
             | Self::Disconnect { .. } => Ok(()),
+            Self::Turns { limit, .. } => match (1..=limits::TURNS_MAX).contains(limit) {
+                true => Ok(()),
+                false => Err(E::new(
+                    crate::group::ACTOR,
+                    crate::code::INVALID_REQUEST,
+                    format!("limit is {limit}, it must be 1 to {}", limits::TURNS_MAX),
+                )),
+            },
         }
     }
 }

@@ -54,6 +54,8 @@ pub mod code {
     pub const INTERNAL_ERROR: &str = "internal_error";
     /// The shard cannot serve now.
     pub const SERVICE_UNAVAILABLE: &str = "service_unavailable";
+    /// The node that would have to answer runs an earlier release.
+    pub const NOT_SUPPORTED: &str = "not_supported";
     /// Time ran out; perhaps the call took effect.
     pub const REQUEST_TIMEOUT: &str = "request_timeout";
     /// A key over its limit.

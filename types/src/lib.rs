@@ -16,6 +16,7 @@ pub mod kind;
 pub mod limits;
 pub mod probe;
 mod route;
+mod turns;
 
 pub use call::{CallMeta, CallOp, CallReply, CallRequest, Consistency, CreateSpec, Target};
 pub use clock::{Clock, WallMs};
@@ -27,6 +28,9 @@ pub use ids::{
     ActorId, ActorIdError, ClusterId, Epoch, Incarnation, NodeId, RegionId, RequestId, SessionId, ShardId,
     Slot, Version,
 };
-pub use info::{ActorInfo, ListReply, ListRequest};
+pub use info::{
+    ActorInfo, ActorLook, ActorStatus, ActorView, ActorWarning, Crash, ListReply, ListRequest, ViewReply,
+};
 pub use key::{Key, KeyError, hash_128, slot_of};
 pub use route::{NodeRoute, RouteMap, ShardRoute};
+pub use turns::{TurnCause, TurnOutcome, TurnTrace, TurnsReply};

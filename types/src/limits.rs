@@ -70,3 +70,5 @@ pub const CHAIN_MAX: usize = 64;
 pub const FRAME_MAX: usize = 16 << 20;
 /// Most actors in one page of a listing.
 pub const LIST_MAX: u32 = 1000;
+/// Most turns in one answer about an actor's latest turns.
+pub const TURNS_MAX: u32 = 1000;

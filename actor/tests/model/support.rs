@@ -113,6 +113,8 @@ impl Node {
     ) -> Arc<Turn> {
         Turn::new(TurnInit {
             actor: self.meta.clone(),
+            what: "test",
+            began: Instant::now(),
             request: RequestId {
                 session: SessionId(5),
                 seq: 1,

@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ciborium::Value;
 use clinch_gateway::{Backend, BoxFuture, GatewayCall, ListQuery, Listing, Scope, StreamBody};
 use clinch_types::{
-    ActorError, ActorId, ActorInfo, CallError, CallMeta, CallOp, CallReply, ConnId, ConnItem, ConnReply,
-    CreateSpec, Epoch, HttpBody, HttpReply, Key, Polled, RegionId, ShardId, Target, Version, WallMs, code,
-    codec, group, slot_of,
+    ActorError, ActorId, ActorInfo, ActorLook, ActorView, CallError, CallMeta, CallOp, CallReply, ConnId,
+    ConnItem, ConnReply, CreateSpec, Epoch, HttpBody, HttpReply, Key, Polled, RegionId, ShardId, Target,
+    TurnsReply, Version, WallMs, code, codec, group, slot_of,
 };
 use futures_util::StreamExt as _;
 
@@ -104,6 +104,12 @@ impl Memory {
             CallOp::Resolve | CallOp::Create => {
                 codec::encode(&record.info).expect("an actor's facts fit a frame")
             }
+            CallOp::Look => codec::encode(&ActorLook {
+                view: record.info.clone().into(),
+                warnings: Vec::new(),
+            })
+            .expect("an actor's facts fit a frame"),
+            CallOp::Turns { .. } => codec::encode(&TurnsReply::default()).expect("nothing fits a frame"),
             CallOp::Destroy => {
                 table.remove(id);
                 return Ok((reply(id, 0, false, Vec::new()), wait_time));
@@ -241,7 +247,7 @@ impl Table {
             }
             return Ok((id, false));
         }
-        let Some(spec) = create else {
+        let Some(spec) = create.as_ref().filter(|_| !call.op.is_look()) else {
             return Err(missing().into());
         };
         Ok((self.insert(place, spec), true))
@@ -353,7 +359,7 @@ impl Backend for Memory {
     fn list(&self, query: ListQuery) -> BoxFuture<'_, Result<Listing, CallError>> {
         let after: Option<ActorId> = query.cursor.as_deref().and_then(|cursor| cursor.parse().ok());
         let limit = query.limit as usize;
-        let mut actors: Vec<ActorInfo> = lock(&self.table)
+        let mut actors: Vec<ActorView> = lock(&self.table)
             .actors
             .values()
             .map(|record| record.info.clone())
@@ -362,11 +368,22 @@ impl Backend for Memory {
             .filter(|info| query.ids.is_empty() || query.ids.contains(&info.id))
             .filter(|info| after.is_none_or(|after| info.id > after))
             .take(limit + 1)
+            .map(ActorView::from)
             .collect();
         let more = actors.len() > limit;
         actors.truncate(limit);
-        let cursor = actors.last().filter(|_| more).map(|info| info.id.to_string());
-        Box::pin(async move { Ok(Listing { actors, cursor }) })
+        let cursor = actors
+            .last()
+            .filter(|_| more)
+            .map(|view| view.info.id.to_string());
+        let warnings = Vec::new();
+        Box::pin(async move {
+            Ok(Listing {
+                actors,
+                cursor,
+                warnings,
+            })
+        })
     }
 
     fn actor_names(&self) -> Vec<String> {

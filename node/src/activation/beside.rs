@@ -126,7 +126,10 @@ impl Owner {
             return;
         };
         match outcome {
-            Ok(()) => slot.run_failures = 0,
+            Ok(()) => {
+                slot.run_failures = 0;
+                self.crashes.forget(id);
+            }
             Err(_) if life.stop().is_cancelled() => {}
             Err(error) => {
                 let pause = RESTART_MIN
@@ -135,6 +138,9 @@ impl Owner {
                 slot.run_failures = slot.run_failures.saturating_add(1);
                 tracing::error!(actor = %id, %error, pause_ms = pause.as_millis() as u64, "a `run` hook failed; it is begun again");
                 self.beside.restarts.insert((Instant::now() + pause, id));
+                let now = self.context.clock.wall();
+                self.crashes
+                    .note(id, error.group(), error.code(), now, Some(now.after(pause)));
             }
         }
         self.pump(id);
@@ -304,6 +310,8 @@ pub(crate) fn beside_turn(
 ) -> Arc<Turn> {
     Turn::new(TurnInit {
         actor,
+        what: "work beside the turns",
+        began: Instant::now(),
         request: RequestId::default(),
         chain: Vec::new(),
         origin: Origin::Background,

@@ -49,7 +49,11 @@ impl Owner {
         let checked = output.and_then(|output| Ok((output, self.conclude(id, turn, tell)?)));
         let (output, left) = match checked {
             Ok(checked) => checked,
-            Err(error) => return self.roll_back(id, running, error),
+            Err(error) => {
+                let noted = self.recent.last();
+                self.recent.failed(noted, error.group(), error.code());
+                return self.roll_back(id, running, error);
+            }
         };
         let wrote = self.pipeline.turns();
         match running {
@@ -88,10 +92,15 @@ impl Owner {
                 let mut keys = Vec::new();
                 if created {
                     self.write_record(id, &mut keys);
+                    let second = super::life::seconds_of(self);
+                    if let Some(slot) = self.slots.get(&id) {
+                        self.usage.made(&slot.meta.name, second);
+                    }
                 }
                 if created || self.must_write(id, &left) {
                     self.write_turn(id, left, None, keys);
                 }
+                self.crashes.forget(id);
                 self.start_run(id);
             }
             Running::Fire { entry } => {
@@ -196,15 +205,19 @@ impl Owner {
     }
 
     /// What an action without `self` asked for at its end: a turn without a change of the state.
-    pub(crate) fn settle(&mut self, id: ActorId, open: Open, turn: &Arc<Turn>, output: Vec<u8>) {
+    pub(crate) fn settle(&mut self, id: ActorId, open: Open, turn: &Arc<Turn>, output: Vec<u8>, noted: u64) {
         match self.conclude(id, turn, false) {
             Ok(left) => {
                 let wrote = self.pipeline.turns();
                 self.commit_action(id, open, left, output);
                 let wrote = self.pipeline.turns() > wrote;
+                if wrote {
+                    self.recent.wrote(noted, self.pipeline.filling());
+                }
                 self.begin_spawns(id, turn, wrote);
             }
             Err(error) => {
+                self.recent.failed(noted, error.group(), error.code());
                 let seq = self.slots.get(&id).map_or(0, |s| s.last_seq);
                 let error = self.explain(id, open.request, &error);
                 self.answer_after(seq, open, Err(error));
@@ -424,12 +437,15 @@ impl Owner {
         done: oneshot::Sender<Result<Box<dyn std::any::Any + Send>, Error>>,
     ) {
         let visitor = parent.visit().and_then(clinch_actor::Visit::seat);
+        let began = tokio::time::Instant::now();
         let init = super::turns::TurnFor {
+            what: parent.what,
+            began,
             request: parent.request,
             chain: &parent.chain,
             origin: parent.origin,
             kind: clinch_actor::ActionKind::Exclusive,
-            deadline: tokio::time::Instant::now(),
+            deadline: began,
             input: None,
             fire: None,
         };
@@ -447,6 +463,7 @@ impl Owner {
             let result = work(&mut state, &turn);
             (state, result)
         }));
+        let panicked = worked.is_err();
         let (state, result) = match worked {
             Ok((state, result)) => (Some(state), result),
             Err(_) => (None, Err(Error::internal("an update of the state panicked"))),
@@ -455,6 +472,7 @@ impl Owner {
             slot.state = state;
         }
         let checked = result.and_then(|value| Ok((value, self.conclude(id, &turn, true)?)));
+        let noted = self.note_update(id, &turn, panicked, checked.as_ref().err());
         match checked {
             Ok((value, left)) => {
                 let release = Release::Update { done, value };
@@ -471,6 +489,7 @@ impl Owner {
                 }
                 let destroy = left.effects.destroy;
                 self.write_turn(id, left, None, Vec::new());
+                self.recent.wrote(noted, self.pipeline.filling());
                 self.pipeline.turn(TurnEnd {
                     actor: id,
                     release: Some(release),
@@ -511,7 +530,7 @@ impl Owner {
     /// A turn failed: the state goes back to what the last executed turn left, nothing else happened (G4).
     pub(crate) fn roll_back(&mut self, id: ActorId, running: Running, error: Error) {
         match running {
-            Running::Start { .. } => self.start_failed(id, &error),
+            Running::Start { created } => self.start_failed(id, created, &error),
             // Gone is gone, whatever its last hook says; the error is in the log.
             Running::Destroy { open, output } => {
                 tracing::error!(actor = %id, %error, "on_destroy failed");

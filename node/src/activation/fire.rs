@@ -100,8 +100,9 @@ impl Owner {
         if let Some((_, error)) = self.start_error.take_if(|(failed, _)| *failed == actor) {
             tracing::warn!(%actor, %schedule, %error, "a schedule is due and its actor cannot be woken; tried again later");
         }
-        self.timers
-            .put_off(due, actor, schedule, self.context.clock.wall());
+        let now = self.context.clock.wall();
+        let until = self.timers.put_off(due, actor, schedule, now);
+        self.crashes.tried_again_at(actor, until, now);
     }
 
     /// Runs a schedule's action as a turn.
@@ -150,8 +151,11 @@ impl Owner {
             return self.end_beside(id, written);
         }
         let Some(state) = slot.state.take() else { return };
-        let deadline = Instant::now() + actor_type.options().action_timeout;
+        let began = Instant::now();
+        let deadline = began + actor_type.options().action_timeout;
         let init = TurnFor {
+            what: actor_type.actions()[index].name,
+            began,
             request: RequestId::default(),
             chain: &[],
             origin: Origin::Schedule(schedule),

@@ -71,8 +71,11 @@ impl Owner {
     pub(crate) fn start_replace(&mut self, id: ActorId, open: Open, state: Bytes) {
         let Some(slot) = self.slots.get(&id) else { return };
         let actor_type = slot.actor_type.clone();
-        let deadline = Instant::now() + actor_type.options().action_timeout;
+        let began = Instant::now();
+        let deadline = began + actor_type.options().action_timeout;
         let init = TurnFor {
+            what: "replace the state",
+            began,
             request: open.request,
             chain: &open.chain,
             origin: Origin::Call,

@@ -7,8 +7,9 @@ use clinch_actor::{ActionKind, ActorMeta, ActorType, Error, Hook, Life, Origin, 
 use clinch_types::{ActorId, CallError, CallReply, RequestId, Version, codec, fp, planted};
 use tokio::time::Instant;
 
+use super::hooks::start_up;
 use super::slot::{Open, Running, Slot, Work};
-use super::turns::{TurnFor, start_up};
+use super::turns::TurnFor;
 use crate::shard::keys::{self, ActorRecord, KeyHash};
 use crate::shard::{Owner, Release, TurnEnd, Write};
 
@@ -53,7 +54,9 @@ impl Owner {
             keys::read_state(&stored).map_err(|e| bad(format!("state of actor {id}: {e}")))?;
         let Some(actor_type) = self.actor_type(&record.name) else {
             tracing::warn!(actor = %id, name = record.name, "an actor of a type that is not registered here was called");
-            self.start_error = Some((id, self.not_registered(&record.name).into()));
+            let error = self.not_registered(&record.name).into();
+            self.note_crash(id, &error);
+            self.start_error = Some((id, error));
             return Ok(());
         };
         let state = match actor_type.decode(code, &bytes) {
@@ -61,7 +64,9 @@ impl Owner {
             Err(error) => {
                 // One actor's trouble (a newer shape, a failing migration) is not the shard's.
                 tracing::error!(actor = %id, %error, "the state of an actor cannot be read");
-                self.start_error = Some((id, self.explain(id, RequestId::default(), &error)));
+                let error = self.explain(id, RequestId::default(), &error);
+                self.note_crash(id, &error);
+                self.start_error = Some((id, error));
                 return Ok(());
             }
         };
@@ -76,6 +81,7 @@ impl Owner {
             }
             self.start_actor(id, false, Some(state), None);
         } else {
+            self.crashes.forget(id);
             self.start_run(id);
         }
         Ok(())
@@ -123,9 +129,12 @@ impl Owner {
             (&[Hook::OnWake], options.on_wake_timeout)
         };
         // Each hook has its own limit; this one ends what ignores it.
-        let deadline = Instant::now() + limit + options.vars_timeout;
+        let began = Instant::now();
+        let deadline = began + limit + options.vars_timeout;
         let origin = if created { Origin::Create } else { Origin::Hook };
         let init = TurnFor {
+            what: if created { "create" } else { "on_wake" },
+            began,
             request: RequestId::default(),
             chain: &[],
             origin,
@@ -140,9 +149,15 @@ impl Owner {
     }
 
     /// Creation or waking failed: the actor is not awake, and everybody who waited for it hears why.
-    pub(crate) fn start_failed(&mut self, id: ActorId, error: &Error) {
+    pub(crate) fn start_failed(&mut self, id: ActorId, created: bool, error: &Error) {
+        let before = self.crashes.take(id);
         let Some(slot) = self.unseat(id) else { return };
         let error = self.explain(id, RequestId::default(), error);
+        // One that could not be made never was.
+        if !created {
+            self.crashes.put_back(id, before);
+            self.note_crash(id, &error);
+        }
         for work in slot.busy.into_iter().flat_map(|b| b.queue) {
             match work {
                 Work::Fire { id: schedule, due } => self.put_off(id, schedule, due),
@@ -159,6 +174,7 @@ impl Owner {
     /// Takes an actor out of memory.
     fn unseat(&mut self, id: ActorId) -> Option<Box<Slot>> {
         let slot = self.slots.remove(&id)?;
+        self.crashes.forget(id);
         slot.life.end();
         let hash = KeyHash::of(&slot.meta.namespace, &slot.meta.name, &slot.meta.key);
         if self.by_key.get(&hash) == Some(&id) {
@@ -177,9 +193,12 @@ impl Owner {
         }
         let actor_type = slot.actor_type.clone();
         let Some(state) = slot.state.take() else { return };
-        let deadline = Instant::now() + actor_type.options().on_destroy_timeout;
+        let began = Instant::now();
+        let deadline = began + actor_type.options().on_destroy_timeout;
         let chain = open.as_ref().map(|o| o.chain.clone()).unwrap_or_default();
         let init = TurnFor {
+            what: "on_destroy",
+            began,
             request: RequestId::default(),
             chain: &chain,
             origin: Origin::Hook,
@@ -201,6 +220,10 @@ impl Owner {
     /// Deletes everything an actor has; its id is never used again (G9).
     pub(crate) fn erase(&mut self, id: ActorId, open: Option<Open>, output: Vec<u8>) {
         let Some(slot) = self.unseat(id) else { return };
+        let lived = self.context.clock.wall().0.saturating_sub(slot.meta.created.0);
+        let second = seconds_of(self);
+        self.usage
+            .destroyed(&slot.meta.name, std::time::Duration::from_millis(lived), second);
         let mut written = Vec::new();
         fp!("life.erase");
         if !planted!("undead") {
@@ -287,8 +310,11 @@ impl Owner {
         }
         let actor_type = slot.actor_type.clone();
         let Some(state) = slot.state.take() else { return };
-        let deadline = Instant::now() + actor_type.options().on_sleep_timeout;
+        let began = Instant::now();
+        let deadline = began + actor_type.options().on_sleep_timeout;
         let init = TurnFor {
+            what: "on_sleep",
+            began,
             request: RequestId::default(),
             chain: &[],
             origin: Origin::Hook,
@@ -345,7 +371,9 @@ impl Owner {
         };
         match work {
             Work::Fire { id: schedule, due } => {
-                self.timers.put_off(due, id, schedule, self.context.clock.wall())
+                let now = self.context.clock.wall();
+                let until = self.timers.put_off(due, id, schedule, now);
+                self.crashes.tried_again_at(id, until, now);
             }
             other => {
                 if let Some(open) = other.into_open() {

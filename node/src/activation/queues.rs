@@ -161,7 +161,7 @@ impl Owner {
         });
     }
 
-    fn version_of(&self, id: ActorId) -> Version {
+    pub(crate) fn version_of(&self, id: ActorId) -> Version {
         self.slots.get(&id).map_or_else(Version::default, |s| s.version)
     }
 

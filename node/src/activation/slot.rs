@@ -24,6 +24,10 @@ pub(crate) struct Open {
     pub(crate) long_dedup: bool,
     pub(crate) chain: Vec<clinch_types::ActorId>,
     pub(crate) deadline: Instant,
+    /// When it came to the shard.
+    pub(crate) arrived: Instant,
+    /// W3C trace context, of a call with one.
+    pub(crate) trace: Option<Box<[u8; 25]>>,
     pub(crate) reply: ReplyTo,
     /// This call created the actor.
     pub(crate) created: bool,
@@ -92,6 +96,8 @@ pub(crate) enum Work {
         open: Open,
         turn: Arc<Turn>,
         output: Vec<u8>,
+        /// Its number among the recent turns.
+        noted: u64,
     },
     /// An interleaved action reads.
     Read {
@@ -187,6 +193,20 @@ pub(crate) struct Slot {
     pub(crate) busy: Option<Box<Busy>>,
 }
 
+impl Running {
+    /// The caller who waits for this turn, if any.
+    pub(crate) fn open(&self) -> Option<&Open> {
+        match self {
+            Self::Action { open }
+            | Self::Connect { open, .. }
+            | Self::Request { open }
+            | Self::Guard { open, .. } => Some(open),
+            Self::Destroy { open, .. } | Self::Disconnect { open, .. } => open.as_ref(),
+            Self::Start { .. } | Self::Fire { .. } | Self::Sleep => None,
+        }
+    }
+}
+
 impl Slot {
     pub(crate) fn busy(&mut self) -> &mut Busy {
         self.busy.get_or_insert_default()
@@ -255,7 +275,12 @@ impl Open {
     }
 
     /// Takes out of a call who makes it.
-    pub(crate) fn of(mut request: CallRequest, deadline: Instant, reply: ReplyTo) -> (CallRequest, Self) {
+    pub(crate) fn of(
+        mut request: CallRequest,
+        arrived: Instant,
+        deadline: Instant,
+        reply: ReplyTo,
+    ) -> (CallRequest, Self) {
         let (door, params) = (request.door.take(), request.params.take());
         // Calls of other actors and of programs with a certificate of the cluster come in without any of these.
         let caller = (door.is_some() || params.is_some()).then(|| {
@@ -271,6 +296,8 @@ impl Open {
             long_dedup: request.long_dedup,
             chain: request.chain.clone(),
             deadline,
+            arrived,
+            trace: (request.trace != [0; 25]).then(|| Box::new(request.trace)),
             reply,
             created: false,
         };

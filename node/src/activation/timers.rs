@@ -61,14 +61,21 @@ impl Timers {
         }
     }
 
-    /// One that was taken at `now` could not be fired: it is taken again after a pause.
-    pub(crate) fn put_off(&mut self, due: WallMs, actor: ActorId, schedule: ScheduleId, now: WallMs) {
+    /// One that was taken at `now` could not be fired: it is taken again after a pause, at the time given back.
+    pub(crate) fn put_off(
+        &mut self,
+        due: WallMs,
+        actor: ActorId,
+        schedule: ScheduleId,
+        now: WallMs,
+    ) -> WallMs {
         let entry = (due, actor, schedule);
         let tries = self.tries.get(&entry).map_or(0, |(tries, _)| *tries);
         let pause = PUT_OFF_MIN.saturating_mul(1 << tries.min(16)).min(PUT_OFF_MAX);
         let until = now.max(due).after(pause);
         self.tries.insert(entry, (tries + 1, until));
         self.put_off.insert((until, entry));
+        until
     }
 
     /// When the next one is due.

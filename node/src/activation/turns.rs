@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use clinch_actor::{ActionKind, BoxFuture, Error, Hook, Origin, StateArc, Turn, TurnInit};
+use clinch_actor::{ActionKind, BoxFuture, Error, Origin, Turn, TurnInit};
 use clinch_types::{ActorId, CallError, CallReply, RequestId, codec, planted};
 use tokio::time::Instant;
 
+use super::recent::{Begun, Reading};
 use super::run::{Ended, Exclusive, Outcome, poll_now, spawn, timed_out};
 use super::slot::{Open, Running, Work};
 use super::visits::Visited;
@@ -104,7 +105,12 @@ impl Owner {
             Work::Subscribe { open, conn, event } => self.start_subscribe(id, open, conn, event),
             Work::Disconnect { open, conn } => self.start_disconnect(id, open, conn),
             Work::Request { open, request } => self.start_request(id, open, *request),
-            Work::Settle { open, turn, output } => self.settle(id, open, &turn, output),
+            Work::Settle {
+                open,
+                turn,
+                output,
+                noted,
+            } => self.settle(id, open, &turn, output, noted),
             Work::Read { work, done } => {
                 let Some(state) = self.slots.get(&id).and_then(|s| s.state.clone()) else {
                     return;
@@ -123,6 +129,8 @@ impl Owner {
         let slot = self.slots.get(&id)?;
         Some(Turn::new(TurnInit {
             actor: slot.meta.clone(),
+            what: init.what,
+            began: init.began,
             request: init.request,
             chain: init.chain.to_vec(),
             origin: init.origin,
@@ -158,6 +166,8 @@ impl Owner {
         let kind = actor_type.actions()[index].kind;
         let deadline = now + actor_type.options().action_timeout;
         let init = TurnFor {
+            what: actor_type.actions()[index].name,
+            began: now,
             request: open.request,
             chain: &open.chain,
             origin: Origin::Call,
@@ -181,8 +191,9 @@ impl Owner {
             }
             ActionKind::Shared => {
                 let Some(state) = slot.state.clone() else { return };
+                let begun = Begun::of(&turn);
                 let future = actor_type.shared(index, state, turn, args);
-                self.launch_shared(id, future, open, deadline);
+                self.launch_shared(id, future, open, begun, deadline);
             }
             ActionKind::Interleaved => {
                 slot.busy().interleaved += 1;
@@ -214,8 +225,11 @@ impl Owner {
             }
             None => return self.fail(format!("actor {id} has no stored state")),
         };
-        let deadline = Instant::now() + actor_type.options().action_timeout;
+        let began = Instant::now();
+        let deadline = began + actor_type.options().action_timeout;
         let init = TurnFor {
+            what: actor_type.actions()[index].name,
+            began,
             request: open.request,
             chain: &open.chain,
             origin: Origin::Call,
@@ -225,8 +239,9 @@ impl Owner {
             fire: None,
         };
         let Some(turn) = self.turn(id, init) else { return };
+        let begun = Begun::of(&turn);
         let future = actor_type.shared(index, state, turn, args);
-        self.launch_shared(id, future, open, deadline);
+        self.launch_shared(id, future, open, begun, deadline);
     }
 
     /// Runs an exclusive future: in place if it does not wait.
@@ -244,7 +259,7 @@ impl Owner {
         };
         slot.busy().running = Some((number, running, turn));
         match poll_now(future) {
-            Ok(outcome) => self.end_exclusive(id, number, outcome),
+            Ok(outcome) => self.end_exclusive(id, number, outcome, true),
             Err(future) => {
                 let ended = self.context.ended.clone();
                 spawn(&self.context.tasks, future, deadline, move |outcome| async move {
@@ -261,6 +276,7 @@ impl Owner {
         id: ActorId,
         future: BoxFuture<'static, Result<Vec<u8>, Error>>,
         open: Open,
+        begun: Begun,
         deadline: Instant,
     ) {
         let Some(slot) = self.slots.get_mut(&id) else {
@@ -269,11 +285,17 @@ impl Owner {
         match poll_now(future) {
             Ok(outcome) => {
                 let (seq, limit) = (slot.last_seq, slot.actor_type.options().action_timeout);
+                self.note_shared(id, begun, &open, &outcome, true);
                 self.answer_shared(id, seq, open, None, outcome, limit);
             }
             Err(future) => {
                 slot.busy().readers += 1;
-                self.go_on_beside(id, future, open, None, deadline);
+                let reading = Reading {
+                    open,
+                    turn: None,
+                    begun,
+                };
+                self.go_on_beside(id, future, reading, deadline);
             }
         }
     }
@@ -286,13 +308,19 @@ impl Owner {
         turn: Arc<Turn>,
         deadline: Instant,
     ) {
-        match poll_now(future) {
+        let polled = poll_now(future);
+        let reading = Reading {
+            open,
+            begun: Begun::of(&turn),
+            turn: Some(turn),
+        };
+        match polled {
             Ok(outcome) => {
                 let number = self.context.next_turn();
-                self.reading.insert(number, (open, Some(turn)));
-                self.end_shared(id, number, outcome);
+                self.reading.insert(number, reading);
+                self.end_shared(id, number, outcome, true);
             }
-            Err(future) => self.go_on_beside(id, future, open, Some(turn), deadline),
+            Err(future) => self.go_on_beside(id, future, reading, deadline),
         }
     }
 
@@ -301,12 +329,11 @@ impl Owner {
         &mut self,
         id: ActorId,
         future: BoxFuture<'static, Result<Vec<u8>, Error>>,
-        open: Open,
-        interleaved: Option<Arc<Turn>>,
+        reading: Reading,
         deadline: Instant,
     ) {
         let number = self.context.next_turn();
-        self.reading.insert(number, (open, interleaved));
+        self.reading.insert(number, reading);
         let ended = self.context.ended.clone();
         spawn(&self.context.tasks, future, deadline, move |outcome| async move {
             // The shard's task may be gone: then nobody waits for the outcome.
@@ -319,11 +346,11 @@ impl Owner {
         self.now = Instant::now();
         let id = match ended {
             Ended::Exclusive { id, number, outcome } => {
-                self.end_exclusive(id, number, outcome);
+                self.end_exclusive(id, number, outcome, false);
                 id
             }
             Ended::Shared { id, number, outcome } => {
-                self.end_shared(id, number, outcome);
+                self.end_shared(id, number, outcome, false);
                 id
             }
             Ended::Run { id, life, outcome } => return self.run_ended(id, &life, outcome),
@@ -347,7 +374,8 @@ impl Owner {
         self.pump(id);
     }
 
-    fn end_exclusive(&mut self, id: ActorId, number: u64, outcome: Outcome<Exclusive>) {
+    /// `here`: the turn ran in place, and took the shard's own time.
+    fn end_exclusive(&mut self, id: ActorId, number: u64, outcome: Outcome<Exclusive>, here: bool) {
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
@@ -360,16 +388,36 @@ impl Owner {
             return;
         };
         let limit = slot.actor_type.options().action_timeout;
+        let noted = self.note_exclusive(id, &turn, &running, &outcome, here);
+        let wrote = self.pipeline.turns();
+        self.conclude_exclusive(id, running, &turn, outcome, limit);
+        if self.pipeline.turns() > wrote {
+            self.recent.wrote(noted, self.pipeline.filling());
+        }
+    }
+
+    fn conclude_exclusive(
+        &mut self,
+        id: ActorId,
+        running: Running,
+        turn: &Arc<Turn>,
+        outcome: Outcome<Exclusive>,
+        limit: std::time::Duration,
+    ) {
         match outcome {
             Outcome::Done((state, Ok(output))) => {
-                slot.state = Some(state);
-                self.commit(id, running, &turn, output);
-            }
-            Outcome::Done((state, Err(error))) => {
-                if planted!("no-rollback") {
+                if let Some(slot) = self.slots.get_mut(&id) {
                     slot.state = Some(state);
                 }
-                self.keep_effects(id, &turn);
+                self.commit(id, running, turn, output);
+            }
+            Outcome::Done((state, Err(error))) => {
+                if planted!("no-rollback")
+                    && let Some(slot) = self.slots.get_mut(&id)
+                {
+                    slot.state = Some(state);
+                }
+                self.keep_effects(id, turn);
                 self.roll_back(id, running, error);
             }
             Outcome::Panicked(text) => {
@@ -379,10 +427,12 @@ impl Owner {
         }
     }
 
-    fn end_shared(&mut self, id: ActorId, number: u64, outcome: Outcome<Result<Vec<u8>, Error>>) {
-        let Some((open, interleaved)) = self.reading.remove(&number) else {
+    fn end_shared(&mut self, id: ActorId, number: u64, outcome: Outcome<Result<Vec<u8>, Error>>, here: bool) {
+        let Some(reading) = self.reading.remove(&number) else {
             return;
         };
+        self.note_shared(id, reading.begun, &reading.open, &outcome, here);
+        let (open, interleaved) = (reading.open, reading.turn);
         let now = super::life::seconds_of(self);
         let Some(slot) = self.slots.get_mut(&id) else {
             // Destroyed beside a running interleaved action: its own result still stands.
@@ -409,19 +459,31 @@ impl Owner {
         limit: std::time::Duration,
     ) {
         let result = answer_of(&self.context, id, open.request, outcome, limit);
+        // Whoever ends a turn has just noted it.
+        let noted = self.recent.last();
         match result {
             Ok(output) => {
                 if let Some(turn) = interleaved {
                     if turn.asks_for_something() && self.slots.contains_key(&id) {
-                        return self.enqueue(id, Work::Settle { open, turn, output });
+                        let work = Work::Settle {
+                            open,
+                            turn,
+                            output,
+                            noted,
+                        };
+                        return self.enqueue(id, work);
                     }
                     let reply = self.reply_of(id, &open, output);
+                    self.recent.wrote(noted, self.pipeline.filling());
                     return self.commit_answer(id, open, reply);
                 }
                 let reply = self.reply_of(id, &open, output);
                 self.answer_after(seq, open, Ok(reply));
             }
-            Err(error) => self.answer_after(seq, open, Err(error)),
+            Err(error) => {
+                self.recent.refused(noted, &error);
+                self.answer_after(seq, open, Err(error));
+            }
         }
     }
 
@@ -492,6 +554,8 @@ fn explain(context: &ShardContext, id: ActorId, request: RequestId, error: &Erro
 
 /// What makes one turn different from another.
 pub(crate) struct TurnFor<'a> {
+    pub(crate) what: &'static str,
+    pub(crate) began: Instant,
     pub(crate) request: RequestId,
     pub(crate) chain: &'a [ActorId],
     pub(crate) origin: Origin,
@@ -499,84 +563,6 @@ pub(crate) struct TurnFor<'a> {
     pub(crate) deadline: Instant,
     pub(crate) input: Option<Bytes>,
     pub(crate) fire: Option<clinch_actor::FireInfo>,
-}
-
-/// Runs hooks one after the other, after `create` if there is no state yet. `vars` are made before `on_wake`, after what
-/// happens once.
-pub(crate) async fn start_up(
-    actor_type: Arc<dyn clinch_actor::ActorType>,
-    turn: Arc<Turn>,
-    state: Option<StateArc>,
-    hooks: &'static [Hook],
-) -> Exclusive {
-    let options = actor_type.options();
-    let mut state = match state {
-        Some(state) => state,
-        None => {
-            let made = actor_type.create(turn.clone(), turn.input.clone());
-            match in_time("create", options.create_timeout, made).await {
-                Ok(state) => state,
-                // There is no state to give back; a failed start drops it anyway.
-                Err(error) => return (Arc::new(()) as StateArc, Err(error)),
-            }
-        }
-    };
-    for &hook in hooks {
-        if hook == Hook::OnWake
-            && let Some(vars) = actor_type.vars(state.clone(), turn.clone())
-        {
-            match in_time("vars", options.vars_timeout, vars).await {
-                Ok(vars) => turn.life.set_vars(vars),
-                Err(error) => return (state, Err(error)),
-            }
-        }
-        if !actor_type.has_hook(hook) {
-            continue;
-        }
-        let (name, limit) = limit_of(options, hook);
-        let ran = actor_type.hook(hook, state, turn.clone());
-        let Ok((next, result)) = tokio::time::timeout(limit, ran).await else {
-            return (Arc::new(()) as StateArc, Err(hook_timed_out(name, limit)));
-        };
-        state = next;
-        if let Err(error) = result {
-            return (state, Err(error));
-        }
-    }
-    (state, Ok(Vec::new()))
-}
-
-/// A hook's name and time limit.
-fn limit_of(options: &clinch_actor::ActorOptions, hook: Hook) -> (&'static str, std::time::Duration) {
-    match hook {
-        Hook::OnCreate => ("on_create", options.on_create_timeout),
-        Hook::OnWake => ("on_wake", options.on_wake_timeout),
-        Hook::OnSleep => ("on_sleep", options.on_sleep_timeout),
-        Hook::OnDestroy => ("on_destroy", options.on_destroy_timeout),
-    }
-}
-
-pub(crate) async fn in_time<T>(
-    name: &str,
-    limit: std::time::Duration,
-    hook: BoxFuture<'static, Result<T, Error>>,
-) -> Result<T, Error> {
-    match tokio::time::timeout(limit, hook).await {
-        Ok(result) => result,
-        Err(_) => Err(hook_timed_out(name, limit)),
-    }
-}
-
-fn hook_timed_out(name: &str, limit: std::time::Duration) -> Error {
-    let message = format!(
-        "the hook `{name}` ran longer than its limit of {} ms",
-        limit.as_millis()
-    );
-    Error::new(
-        clinch_types::group::ACTOR,
-        clinch_types::code::HOOK_TIMED_OUT,
-        message,
-    )
 }
 
 impl Work {

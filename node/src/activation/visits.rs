@@ -18,16 +18,23 @@ use clinch_types::{
 use tokio::time::Instant;
 
 use super::conns::unknown;
+use super::hooks::in_time;
 use super::run::Exclusive;
 use super::slot::{Caller, Guarded, Open, Running, Work};
-use super::turns::{TurnFor, in_time};
+use super::turns::TurnFor;
 use crate::shard::{Owner, ReplyTo};
 
 /// CBOR null: the state of connections that nothing is kept of.
 const NULL: &[u8] = &[0xf6];
 
 /// What a visitor does once it is in.
-type Inner = Box<dyn FnOnce(StateArc, Arc<Turn>) -> BoxFuture<'static, Exclusive> + Send>;
+type Inside = Box<dyn FnOnce(StateArc, Arc<Turn>) -> BoxFuture<'static, Exclusive> + Send>;
+
+/// That, and what it is called.
+struct Inner {
+    what: &'static str,
+    run: Inside,
+}
 
 /// A connection that lasts as long as its call.
 fn passing(open: &Open, caller: &Caller) -> ConnSeat {
@@ -57,7 +64,7 @@ async fn visit(
     if let Err(error) = made {
         return (state, Err(error));
     }
-    let (state, output) = match inner(state, turn.clone()).await {
+    let (state, output) = match (inner.run)(state, turn.clone()).await {
         (state, Ok(output)) => (state, output),
         failed => return failed,
     };
@@ -77,8 +84,17 @@ async fn timed(
 
 impl Owner {
     /// A turn for what came in from outside.
-    fn turn_of(&self, id: ActorId, open: &Open, visit: Visit, deadline: Instant) -> Option<Arc<Turn>> {
+    fn turn_of(
+        &self,
+        id: ActorId,
+        open: &Open,
+        what: &'static str,
+        visit: Visit,
+        deadline: Instant,
+    ) -> Option<Arc<Turn>> {
         let init = TurnFor {
+            what,
+            began: Instant::now(),
             request: open.request,
             chain: &open.chain,
             origin: Origin::Call,
@@ -128,8 +144,8 @@ impl Owner {
             return visited(open, args, Some(visit));
         }
         let visit = Visit::new(caller.door, None);
-        let kind = actor_type.actions()[index].kind;
-        let inner: Inner = match kind {
+        let (kind, what) = (actor_type.actions()[index].kind, actor_type.actions()[index].name);
+        let run: Inside = match kind {
             ActionKind::Exclusive => {
                 let actor_type = actor_type.clone();
                 Box::new(move |state, turn| actor_type.exclusive(index, state, turn, args))
@@ -145,11 +161,13 @@ impl Owner {
             }
             ActionKind::Interleaved => {
                 let then = Guarded::Action { index, args };
-                let inner: Inner = Box::new(|state, _| Box::pin(async { (state, Ok(Vec::new())) }));
+                let run: Inside = Box::new(|state, _| Box::pin(async { (state, Ok(Vec::new())) }));
+                let inner = Inner { what: "connect", run };
                 self.launch_visit(id, open, visit, seat, inner, |open| Running::Guard { open, then });
                 return None;
             }
         };
+        let inner = Inner { what, run };
         self.launch_visit(id, open, visit, seat, inner, |open| Running::Action { open });
         None
     }
@@ -170,7 +188,7 @@ impl Owner {
         let options = actor_type.options();
         let limit = options.connect_timeout + options.action_timeout + options.disconnect_timeout;
         let deadline = Instant::now() + limit;
-        let Some(turn) = self.turn_of(id, &open, visitor, deadline) else {
+        let Some(turn) = self.turn_of(id, &open, inner.what, visitor, deadline) else {
             return;
         };
         let Some(state) = self.slots.get_mut(&id).and_then(|slot| slot.state.take()) else {
@@ -192,7 +210,7 @@ impl Owner {
         // The hooks have their own limit; this one ends what ignores it.
         let deadline = Instant::now() + limit * 2;
         let door = open.caller.take().map(|caller| caller.door).unwrap_or_default();
-        let Some(turn) = self.turn_of(id, &open, Visit::new(door, None), deadline) else {
+        let Some(turn) = self.turn_of(id, &open, "connect", Visit::new(door, None), deadline) else {
             return;
         };
         let Some(state) = self.slots.get_mut(&id).and_then(|slot| slot.state.take()) else {
@@ -221,7 +239,7 @@ impl Owner {
         let actor_type = slot.actor_type.clone();
         let deadline = Instant::now() + actor_type.options().action_timeout;
         let visit = Visit::new(Door::default(), Some(seat));
-        let Some(turn) = self.turn_of(id, &open, visit, deadline) else {
+        let Some(turn) = self.turn_of(id, &open, "on_message", visit, deadline) else {
             return;
         };
         let Some(state) = self.slots.get_mut(&id).and_then(|slot| slot.state.take()) else {
@@ -238,9 +256,10 @@ impl Owner {
         let caller = open.caller.take().unwrap_or_default();
         let seat = passing(&open, &caller);
         let body = open.reply.take_body();
-        let inner: Inner = {
-            let actor_type = actor_type.clone();
-            Box::new(move |state, turn| actor_type.request(state, turn, request, body))
+        let run: Inside = Box::new(move |state, turn| actor_type.request(state, turn, request, body));
+        let inner = Inner {
+            what: "on_request",
+            run,
         };
         let visit = Visit::new(caller.door, None);
         self.launch_visit(id, open, visit, seat, inner, |open| Running::Request { open });
@@ -260,12 +279,13 @@ impl Owner {
         let caller = open.caller.take().unwrap_or_default();
         let seat = passing(&open, &caller);
         let name = queue.clone();
-        let inner: Inner = {
-            let actor_type = actor_type.clone();
-            Box::new(move |state, turn| {
-                let allowed = actor_type.allows(&state, &turn, Access::Publish(&name));
-                Box::pin(std::future::ready((state, allowed.map(|()| Vec::new()))))
-            })
+        let run: Inside = Box::new(move |state, turn| {
+            let allowed = actor_type.allows(&state, &turn, Access::Publish(&name));
+            Box::pin(std::future::ready((state, allowed.map(|()| Vec::new()))))
+        });
+        let inner = Inner {
+            what: "can_publish",
+            run,
         };
         let visit = Visit::new(caller.door, None);
         let then = Guarded::Push { queue, body, wait };
@@ -296,7 +316,7 @@ impl Owner {
         };
         let deadline = Instant::now();
         let visit = Visit::new(Door::default(), Some(seat));
-        let Some(turn) = self.turn_of(id, &open, visit, deadline) else {
+        let Some(turn) = self.turn_of(id, &open, "can_subscribe", visit, deadline) else {
             return;
         };
         let Some(slot) = self.slots.get(&id) else { return };
@@ -327,8 +347,11 @@ impl Owner {
             return self.end_conn(id, open, conn);
         }
         let limit = actor_type.options().disconnect_timeout;
-        let deadline = Instant::now() + limit;
+        let began = Instant::now();
+        let deadline = began + limit;
         let init = TurnFor {
+            what: "on_disconnect",
+            began,
             request: open.as_ref().map_or_else(RequestId::default, |open| open.request),
             chain: &[],
             origin: Origin::Hook,

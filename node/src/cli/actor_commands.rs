@@ -84,10 +84,11 @@ impl Common {
         Ok(self.remote.client()?.request(method, path, body).await?)
     }
 
-    fn print(&self, actors: &[Value]) -> Outcome {
+    fn print(&self, actors: &[Value], warnings: &[Value]) -> Outcome {
         print(&match self.json {
-            true => json!({ "actors": actors }).to_string(),
-            false => actors_text(actors, SystemClock.wall().0),
+            true if warnings.is_empty() => json!({ "actors": actors }).to_string(),
+            true => json!({ "actors": actors, "warnings": warnings }).to_string(),
+            false => actors_text(actors, warnings, SystemClock.wall().0),
         })
     }
 }
@@ -111,6 +112,7 @@ pub(crate) async fn run(args: &Args) -> Outcome {
 async fn ls(common: &Common, name: &str, limit: usize) -> Outcome {
     let mut actors = Vec::new();
     let mut cursor = String::new();
+    let mut warnings: Vec<Value> = Vec::new();
     while actors.len() < limit {
         let page = (limit - actors.len()).min(limits::LIST_MAX as usize);
         let path = format!(
@@ -123,12 +125,17 @@ async fn ls(common: &Common, name: &str, limit: usize) -> Outcome {
         if let Some(Value::Array(page)) = answer.get_mut("actors").map(Value::take) {
             actors.extend(page);
         }
+        if let Some(Value::Array(told)) = answer.get_mut("warnings").map(Value::take) {
+            let new = |warning: &Value| warnings.iter().all(|known| known["code"] != warning["code"]);
+            let told: Vec<Value> = told.into_iter().filter(new).collect();
+            warnings.extend(told);
+        }
         match answer.pointer("/pagination/cursor").and_then(Value::as_str) {
             Some(next) if next != cursor => cursor = next.to_owned(),
             _ => break,
         }
     }
-    common.print(&actors)
+    common.print(&actors, &warnings)
 }
 
 async fn get(common: &Common, name: &str, key: &[String]) -> Outcome {
@@ -142,7 +149,7 @@ async fn get(common: &Common, name: &str, key: &[String]) -> Outcome {
     let answer = common.ask(Method::GET, &path, None).await?;
     match answer.get("actors").and_then(Value::as_array).map(Vec::as_slice) {
         Some([]) | None => Err(Failure::failed(format!("there is no {name} with the key {key}"))),
-        Some(actors) => common.print(actors),
+        Some(actors) => common.print(actors, &[]),
     }
 }
 
@@ -172,7 +179,7 @@ fn split_call(rest: &[String]) -> Outcome<(&[String], &str, Value)> {
     }
 }
 
-fn actors_text(actors: &[Value], now_ms: u64) -> String {
+fn actors_text(actors: &[Value], warnings: &[Value], now_ms: u64) -> String {
     let text = |actor: &Value, name: &str| actor.get(name).and_then(Value::as_str).unwrap_or("-").to_owned();
     let rows: Vec<Vec<String>> = actors
         .iter()
@@ -184,10 +191,39 @@ fn actors_text(actors: &[Value], now_ms: u64) -> String {
                 text(actor, "name"),
                 text(actor, "key"),
                 age,
+                status_text(actor, now_ms),
             ]
         })
         .collect();
-    table(&["ID", "NAME", "KEY", "AGE"], &rows)
+    let mut shown = table(&["ID", "NAME", "KEY", "AGE", "STATUS"], &rows);
+    for warning in warnings {
+        shown.push_str(&format!("\nwarning: {}", text(warning, "message")));
+    }
+    shown
+}
+
+/// The status, and of one that is not well why, since when, and when it is tried again.
+fn status_text(actor: &Value, now_ms: u64) -> String {
+    let Some(status) = actor.get("status").and_then(Value::as_str) else {
+        // The gateway is of an earlier release.
+        return "-".to_owned();
+    };
+    let Some(crash) = actor.get("crash").filter(|crash| crash.is_object()) else {
+        return status.to_owned();
+    };
+    let text = |name: &str| crash.get(name).and_then(Value::as_str).unwrap_or("-");
+    let number = |name: &str| crash.get(name).and_then(Value::as_u64);
+    let since = number("since_ts").map_or_else(|| "-".into(), |since| age(now_ms.saturating_sub(since)));
+    let next = match number("next_try_ts") {
+        Some(next) => format!("next try in {}", age(next.saturating_sub(now_ms))),
+        None => "next try with the next call".to_owned(),
+    };
+    format!(
+        "{status}: {}.{}, {} in a row for {since}, {next}",
+        text("group"),
+        text("code"),
+        number("failures").unwrap_or(1)
+    )
 }
 
 /// Time in its largest unit.
@@ -221,6 +257,20 @@ mod tests {
         assert_eq!((key.len(), action.as_str(), args), (0, "getCount", json!([])));
         assert!(split(&["increment", "[3"]).is_err());
         assert!(split(&["[3]"]).is_err());
+    }
+
+    #[test]
+    fn a_status_says_why_an_actor_is_not_well_and_when_it_is_tried_again() {
+        let crashed = |next: Value| {
+            let crash = json!({"group": "user", "code": "no_deal", "failures": 3, "since_ts": 1000,
+                "next_try_ts": next});
+            status_text(&json!({"status": "crashed", "crash": crash}), 61_500)
+        };
+        let why = "crashed: user.no_deal, 3 in a row for 1m, next try";
+        assert_eq!(crashed(Value::Null), format!("{why} with the next call"));
+        assert_eq!(crashed(json!(63_500)), format!("{why} in 2s"));
+        assert_eq!(status_text(&json!({"status": "sleeping"}), 0), "sleeping");
+        assert_eq!(status_text(&json!({}), 0), "-");
     }
 
     #[test]

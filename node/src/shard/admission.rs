@@ -71,7 +71,7 @@ impl Owner {
 
     /// Finds the call's actor, wakes or makes it, and queues the work.
     fn dispatch(&mut self, request: CallRequest, deadline: Instant, reply: ReplyTo) -> std::io::Result<()> {
-        let (request, open) = Open::of(request, deadline, reply);
+        let (request, open) = Open::of(request, self.now, deadline, reply);
         let CallRequest {
             target,
             op,
@@ -81,6 +81,9 @@ impl Owner {
         let Some((op, open)) = self.give_conns(op, open)? else {
             return Ok(());
         };
+        if op.is_look() {
+            return self.look_at(&target, &op, open);
+        }
         match target {
             Target::Id(id) => {
                 if !self.slots.contains_key(&id) && !self.wake_by_id(id, if_active)? {
@@ -121,7 +124,7 @@ impl Owner {
         Ok(())
     }
 
-    fn missing(&self, if_active: bool, message: String) -> ActorError {
+    pub(crate) fn missing(&self, if_active: bool, message: String) -> ActorError {
         let code = if if_active {
             code::NOT_ACTIVE
         } else {
@@ -144,19 +147,25 @@ impl Owner {
         if let Some(&id) = self.by_key.get(&hash) {
             return Ok(Some(id));
         }
+        match self.id_of(hash)? {
+            Some(id) => Ok(self.wake_by_id(id, if_active)?.then_some(id)),
+            None => Ok(None),
+        }
+    }
+
+    /// The actor with this key, awake or not.
+    pub(crate) fn id_of(&self, hash: KeyHash) -> std::io::Result<Option<ActorId>> {
         let Some(bytes) = self.provisional.get(&keys::directory(hash))? else {
             return Ok(None);
         };
-        let id = <[u8; 16]>::try_from(&bytes[..])
-            .ok()
-            .and_then(|b| ActorId::from_bytes(b).ok())
-            .ok_or_else(|| {
-                std::io::Error::new(
-                    std::io::ErrorKind::InvalidData,
-                    "a directory record is no actor id",
-                )
-            })?;
-        Ok(self.wake_by_id(id, if_active)?.then_some(id))
+        let id = <[u8; 16]>::try_from(&bytes[..]).ok();
+        match id.and_then(|bytes| ActorId::from_bytes(bytes).ok()) {
+            Some(id) => Ok(Some(id)),
+            None => Err(std::io::Error::new(
+                std::io::ErrorKind::InvalidData,
+                "a directory record is no actor id",
+            )),
+        }
     }
 
     /// Brings an actor that exists into memory. `false`: there is none, or it sleeps and may not be woken.

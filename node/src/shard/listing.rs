@@ -1,7 +1,7 @@
 //! What actors a shard has, a page at a time.
 
 use bytes::Bytes;
-use clinch_types::{ActorId, CallError, ListReply, ListRequest, codec};
+use clinch_types::{ActorId, ActorView, CallError, ListRequest, ViewReply, codec};
 
 use super::Owner;
 use super::keys::{self, ActorRecord};
@@ -11,13 +11,19 @@ const LIST_LOOK_MAX: usize = 4096;
 
 impl Owner {
     /// One page of the shard's actors.
-    pub(crate) fn list(&self, request: &ListRequest) -> Result<ListReply, CallError> {
+    pub(crate) fn list(&self, request: &ListRequest) -> Result<ViewReply, CallError> {
         let unreadable = |error: &dyn std::fmt::Display| CallError::Unavailable {
             shard: self.context.id,
             reason: format!("the store cannot be read: {error}"),
         };
         let limit = request.limit.clamp(1, clinch_types::limits::LIST_MAX) as usize;
-        let mut reply = ListReply::default();
+        let second = crate::activation::seconds_of(self);
+        let type_of = request.name.as_deref();
+        let warnings = type_of.and_then(|name| self.usage.short_lived(name, second));
+        let mut reply = ViewReply {
+            warnings: warnings.into_iter().collect(),
+            ..ViewReply::default()
+        };
         let rows = if request.ids.is_empty() {
             let start = match request.after {
                 Some(after) => std::ops::Bound::Excluded(keys::record(after)),
@@ -44,14 +50,14 @@ impl Owner {
             let id = ActorId::from_bytes(id).map_err(|e| unreadable(&e))?;
             if reply.actors.len() == limit {
                 // More than a page: go on behind the last one given.
-                reply.next = reply.actors.last().map(|a| a.id);
+                reply.next = reply.actors.last().map(|a| a.info.id);
                 return Ok(reply);
             }
             let record: ActorRecord = codec::decode(&value).map_err(|e| unreadable(&e))?;
             let wanted = record.namespace == request.namespace
                 && request.name.as_ref().is_none_or(|n| *n == record.name);
             if wanted {
-                reply.actors.push(self.info(id, record));
+                reply.actors.push(self.view(id, record));
             }
             if !looked_at_all {
                 reply.next = Some(id);
@@ -60,8 +66,10 @@ impl Owner {
         Ok(reply)
     }
 
-    pub(crate) fn info(&self, id: ActorId, record: ActorRecord) -> clinch_types::ActorInfo {
-        clinch_types::ActorInfo {
+    /// An actor, and how it is.
+    pub(crate) fn view(&self, id: ActorId, record: ActorRecord) -> ActorView {
+        let status = self.status(id);
+        let info = clinch_types::ActorInfo {
             id,
             namespace: record.namespace,
             name: record.name,
@@ -69,6 +77,7 @@ impl Owner {
             region: id.region(),
             created: record.created,
             awake: self.slots.contains_key(&id),
-        }
+        };
+        ActorView { info, status }
     }
 }

@@ -30,7 +30,8 @@ use clinch_actor::{Body, Error, Spawn, Turn};
 use clinch_client::Answered;
 use clinch_transport::Inbound;
 use clinch_types::{
-    CallError, CallReply, CallRequest, ConnId, ListReply, ListRequest, NodeId, RequestId, ShardId, codec,
+    CallError, CallReply, CallRequest, ConnId, ListReply, ListRequest, NodeId, RequestId, ShardId, ViewReply,
+    codec,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -174,13 +175,16 @@ pub(crate) enum ShardMsg {
 /// Where a listing goes.
 pub(crate) enum ListTo {
     Remote(Inbound),
-    Local(oneshot::Sender<Result<ListReply, CallError>>),
+    /// To a node or client of an earlier release, which knows no status.
+    Plain(Inbound),
+    Local(oneshot::Sender<Result<ViewReply, CallError>>),
 }
 
 impl ListTo {
-    pub(crate) fn send(self, result: Result<ListReply, CallError>) {
+    pub(crate) fn send(self, result: Result<ViewReply, CallError>) {
         match self {
             Self::Remote(inbound) => respond(inbound, &result),
+            Self::Plain(inbound) => respond(inbound, &result.map(ListReply::from)),
             Self::Local(sender) => drop(sender.send(result)),
         }
     }

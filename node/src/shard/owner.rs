@@ -22,7 +22,9 @@ use super::dedup::Dedup;
 use super::keys::{self, DedupRecord, KeyHash};
 use super::pipeline::Pipeline;
 use super::{Provisional, Release, ReplyTo, ShardContext, Write};
-use crate::activation::{Beside, Conns, Open, ShardHost, Slot, Timers, Work};
+use crate::activation::{
+    Beside, Conns, Crashes, Open, Reading, RecentTurns, ShardHost, Slot, Timers, Usage, Work,
+};
 
 /// What an interleaved action asks of its actor's state.
 pub(crate) enum Internal {
@@ -68,8 +70,10 @@ pub(crate) struct Owner {
     pub(crate) idle_at: BTreeMap<u32, Vec<ActorId>>,
     /// Destroyed actors whose KV entries are not all deleted yet.
     pub(crate) purges: VecDeque<ActorId>,
-    /// Shared and interleaved turns in progress: who waits, and the turn of an interleaved one.
-    pub(crate) reading: FxHashMap<u64, (Open, Option<Arc<Turn>>)>,
+    /// Shared and interleaved turns in progress.
+    pub(crate) reading: FxHashMap<u64, Reading>,
+    pub(crate) recent: RecentTurns,
+    pub(crate) usage: Usage,
     pub(crate) beside: Beside,
     pub(crate) conns: Conns,
     pub(crate) born: Instant,
@@ -82,6 +86,7 @@ pub(crate) struct Owner {
     pub(super) names: HashMap<String, Arc<str>>,
     /// Why the last actor that could not be made or woken could not.
     pub(crate) start_error: Option<(ActorId, CallError)>,
+    pub(crate) crashes: Crashes,
     /// A fault of the store: the shard must not go on.
     pub(crate) fault: Option<String>,
 }
@@ -95,6 +100,7 @@ impl Owner {
         let provisional = Arc::new(Provisional::new(context.reader.clone()));
         let cancelled = context.tasks.stop().child_token();
         let host = Arc::new(ShardHost::new(context.clone(), provisional.clone(), epoch));
+        let born = Instant::now();
         let mut owner = Self {
             pipeline: Pipeline::new(context.config.proposer.clone()),
             epoch,
@@ -112,12 +118,15 @@ impl Owner {
             reading: FxHashMap::default(),
             beside: Beside::default(),
             conns: Conns::default(),
-            born: Instant::now(),
-            now: Instant::now(),
+            recent: RecentTurns::new(born),
+            usage: Usage::new(born),
+            born,
+            now: born,
             born_wall: context.clock.wall(),
             cancelled,
             names: HashMap::new(),
             start_error: None,
+            crashes: Crashes::default(),
             fault: None,
             context,
         };
@@ -253,6 +262,7 @@ impl Owner {
             return 0;
         };
         self.provisional.applied(batch.seq, batch.provisional);
+        self.recent.committed(batch.seq, Instant::now());
         for events in batch.events {
             self.context.events.publish(events);
         }
@@ -348,8 +358,8 @@ impl Owner {
                 self.answer(open, Err(moved()));
             }
         }
-        for (_, (open, _)) in std::mem::take(&mut self.reading) {
-            self.answer(open, Err(moved()));
+        for (_, reading) in std::mem::take(&mut self.reading) {
+            self.answer(reading.open, Err(moved()));
         }
         for (_, (_, open)) in std::mem::take(&mut self.beside.waiting) {
             self.answer(open, Err(moved()));

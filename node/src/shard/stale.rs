@@ -146,13 +146,16 @@ impl StaleRead {
         let stop = CancellationToken::clone(self.context.tasks.stop());
         // It sees what is applied, and nothing of the turns that are being executed.
         let applied = Arc::new(Provisional::new(self.context.reader.clone()));
+        let (actor_type, began) = (&self.found.actor_type, Instant::now());
         Turn::new(TurnInit {
             actor: self.found.meta.clone(),
+            what: actor_type.actions()[self.found.action].name,
+            began,
             request: self.request.request,
             chain: self.request.chain.clone(),
             origin: Origin::Call,
             kind: ActionKind::Shared,
-            deadline: Some(Instant::now() + self.found.actor_type.options().action_timeout),
+            deadline: Some(began + actor_type.options().action_timeout),
             input: None,
             host: Arc::new(ShardHost::new(self.context.clone(), applied, self.epoch)),
             life: Life::new(self.found.actor_type.clone(), stop),

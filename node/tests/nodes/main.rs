@@ -25,5 +25,8 @@ mod rollback;
 mod rules;
 mod schedules;
 mod stale;
+mod status;
 mod streams;
+mod turns;
 mod upgrade;
+mod warnings;

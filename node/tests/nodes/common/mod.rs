@@ -227,6 +227,10 @@ impl RawClient {
         }
     }
 
+    pub fn transport(&self) -> Transport {
+        self.transport.clone()
+    }
+
     pub async fn ask(
         &self,
         to: SocketAddr,
@@ -519,7 +523,7 @@ impl TestCluster {
             limit: 1,
         };
         let listed = router.list(request, PATIENCE).await.expect("a listing");
-        listed.actors.first().expect("the actor exists").awake
+        listed.actors.first().expect("the actor exists").info.awake
     }
 
     /// Sends to whichever node owns the actor, as long as it takes to find one.
