@@ -43,6 +43,7 @@ pub(crate) async fn answer(
         .strip_prefix("/inspector/")
         .unwrap_or_default()
         .to_owned();
+    let query = address.query.clone();
     let (target, token) = admit(gateway, request.headers(), address)?;
     let actor = Inspected {
         gateway,
@@ -69,7 +70,7 @@ pub(crate) async fn answer(
         _ => "GET",
     };
     only(&request, &Method::GET, allow)?;
-    actor.show(&path, &address.query).await
+    actor.show(&path, &query).await
 }
 
 fn admit(

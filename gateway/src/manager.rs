@@ -343,10 +343,14 @@ async fn named(
             ..ListQuery::default()
         })
         .await?;
-    here.actors.into_iter().next().ok_or_else(|| {
-        let message = format!("There is no actor {id} in this namespace.");
-        HttpError::new(group::ACTOR, code::NOT_FOUND, message)
-    })
+    here.actors
+        .into_iter()
+        .next()
+        .map(|view| view.info)
+        .ok_or_else(|| {
+            let message = format!("There is no actor {id} in this namespace.");
+            HttpError::new(group::ACTOR, code::NOT_FOUND, message)
+        })
 }
 
 async fn destroy(
