@@ -59,6 +59,9 @@ pub struct NodeConfig {
     /// Serve the gateway without tokens on addresses that are not loopback. Default: false.
     #[serde(default)]
     pub insecure: bool,
+    /// Tell callers the causes of internal errors, which otherwise only the log has: for development. Default: false.
+    #[serde(default)]
+    pub expose_errors: bool,
 }
 
 fn default_capacity() -> u32 {

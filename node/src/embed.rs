@@ -93,6 +93,7 @@ impl NodeConfig {
             tokens: Vec::new(),
             http: Default::default(),
             insecure: false,
+            expose_errors: false,
         })
     }
 }

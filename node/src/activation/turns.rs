@@ -546,10 +546,20 @@ pub(crate) fn answer_of(
 
 fn explain(context: &ShardContext, id: ActorId, request: RequestId, error: &Error) -> CallError {
     let reference = format!("{:012x}", context.rng.u128() as u64 & 0xffff_ffff_ffff);
-    if let Some(cause) = error.internal_cause() {
-        tracing::error!(actor = %id, %request, reference, cause = %cause, "internal error in actor code");
+    let told = error.clone().into_definite().into_call_error(&reference);
+    let Some(cause) = error.internal_cause() else {
+        return told;
+    };
+    tracing::error!(actor = %id, %request, reference, cause = %cause, "internal error in actor code");
+    match told {
+        CallError::Failed(mut told) if context.config.expose_errors => {
+            let causes = std::iter::successors(Some(cause as &dyn std::error::Error), |cause| cause.source());
+            let causes: Vec<String> = causes.map(ToString::to_string).collect();
+            told.message = format!("Internal error: {} (reference {reference})", causes.join(": "));
+            CallError::Failed(told)
+        }
+        told => told,
     }
-    error.clone().into_definite().into_call_error(&reference)
 }
 
 /// What makes one turn different from another.

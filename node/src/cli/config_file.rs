@@ -78,6 +78,7 @@ const OVERRIDES: &[(&str, Kind)] = &[
     ("capacity", Kind::Number),
     ("code-version", Kind::Number),
     ("insecure", Kind::Flag),
+    ("expose-errors", Kind::Flag),
     ("cluster.bootstrap", Kind::Flag),
     ("cluster.name", Kind::Text),
     ("cluster.expect-nodes", Kind::Number),

@@ -260,6 +260,7 @@ impl SimulationBuilder {
             tokens: Vec::new(),
             http: Default::default(),
             insecure: false,
+            expose_errors: false,
         }
     }
 }

@@ -8,6 +8,7 @@ mod cluster;
 mod connections;
 mod durability;
 mod embedded;
+mod exposed;
 mod followers;
 mod guarantees;
 mod inspector;

@@ -431,6 +431,7 @@ impl TestCluster {
                     tokens: Vec::new(),
                     http: Default::default(),
                     insecure: false,
+                    expose_errors: false,
                 }
             })
             .collect();
