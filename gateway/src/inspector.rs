@@ -176,7 +176,7 @@ impl Inspected<'_> {
         };
         let rpcs = self.gateway.backend.actions(&look.view.info.name);
         let queue = cbor::field(&all, "queue").map_err(action::broken_output)?;
-        let queue = queue.map_or(&[UNDEFINED][..], |range| &all[range]);
+        let queue = queue.map_or(&[EMPTY_MAP][..], |range| &all[range]);
         // There are no databases and no workflows: tools look for the flags.
         let mut out = b"{\"isDatabaseEnabled\":false,\"isWorkflowEnabled\":false,\
             \"workflowState\":null,\"workflowHistory\":null"

@@ -7,8 +7,9 @@ use clinch_actor::{ActionKind, ActorMeta, ActorType, Error, Hook, Life, Origin, 
 use clinch_types::{ActorId, CallError, CallReply, RequestId, Version, codec, fp, planted};
 use tokio::time::Instant;
 
+use super::hooks::start_up;
 use super::slot::{Open, Running, Slot, Work};
-use super::turns::{TurnFor, start_up};
+use super::turns::TurnFor;
 use crate::shard::keys::{self, ActorRecord, KeyHash};
 use crate::shard::{Owner, Release, TurnEnd, Write};
 

@@ -9,6 +9,7 @@ mod conns;
 mod crashes;
 mod effects;
 mod fire;
+mod hooks;
 mod host;
 mod inspect;
 mod kv;

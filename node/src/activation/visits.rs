@@ -18,9 +18,10 @@ use clinch_types::{
 use tokio::time::Instant;
 
 use super::conns::unknown;
+use super::hooks::in_time;
 use super::run::Exclusive;
 use super::slot::{Caller, Guarded, Open, Running, Work};
-use super::turns::{TurnFor, in_time};
+use super::turns::TurnFor;
 use crate::shard::{Owner, ReplyTo};
 
 /// CBOR null: the state of connections that nothing is kept of.

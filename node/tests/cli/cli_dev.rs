@@ -57,7 +57,12 @@ fn dev_serves_at_once_keeps_its_data_and_stops_when_told_to() {
 
     let listed: Value = serde_json::from_str(&ask(&["actors", "ls", "counter", "--json"])).unwrap();
     assert_eq!(listed["actors"][0]["key"], "a/b", "{listed}");
-    assert!(ask(&["actors", "get", "counter", "a", "b"]).contains("a/b"));
+    assert_eq!(listed["actors"][0]["status"], "running", "{listed}");
+    let found = ask(&["actors", "get", "counter", "a", "b"]);
+    assert!(
+        found.contains("a/b") && found.contains("STATUS") && found.contains("running"),
+        "{found}"
+    );
     let said = failure_of(&["actors", "get", "counter", "x", "--gateway", &gateway], 1);
     assert!(said.contains("no counter"), "{said}");
     let said = failure_of(

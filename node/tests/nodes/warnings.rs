@@ -93,7 +93,7 @@ async fn an_actor_that_takes_its_shards_time_is_hot_and_its_quiet_neighbour_is_n
     );
     let hot = || async {
         // Without a pause: nearly all of the time is its.
-        for _ in 0..5 {
+        for _ in 0..10 {
             god.think().await.unwrap();
         }
         counter.increment(1).await.unwrap();
@@ -160,11 +160,11 @@ async fn a_type_whose_actors_live_for_one_request_is_short_lived() {
 async fn a_quiet_well_made_actor_is_never_warned_of() {
     let cluster = start().await;
     let counter = cluster.node(0).cluster().get::<Counter>("c");
-    for by in 0..300 {
+    for by in 0..100 {
         counter.increment(by).await.unwrap();
         counter.get_count().await.unwrap();
         counter.add_then_fail(1).await.unwrap_err();
-        if by % 50 == 0 {
+        if by % 25 == 0 {
             assert_eq!(warnings(&cluster, "counter", "c").await, []);
         }
     }
