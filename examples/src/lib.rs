@@ -30,6 +30,8 @@ mod guides {
     struct Queues;
     #[doc = include_str!("../../docs/guide/connections.md")]
     struct Connections;
+    #[doc = include_str!("../../docs/guide/errors.md")]
+    struct Errors;
     /// Without Rust: `node/tests/cli` runs its commands.
     #[doc = include_str!("../../docs/guide/http.md")]
     struct Http;
