@@ -58,6 +58,7 @@ fn registry() -> Registry {
 async fn start() -> TestCluster {
     let mut cluster = TestCluster::prepare(3, registry());
     for config in &mut cluster.configs {
+        config.cluster.shards = 8;
         config.raft.election_min_ms = 5_000;
         config.raft.election_max_ms = u64::try_from(LEASE.as_millis()).expect("it fits");
     }
