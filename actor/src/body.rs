@@ -107,6 +107,14 @@ impl Body {
         }
     }
 
+    /// Its bytes, if they are in memory and no more than `max`: nobody has to be waited for.
+    pub(crate) fn at_hand(self, max: usize) -> Result<Bytes, Self> {
+        match self.0 {
+            Inner::Whole(bytes) if bytes.len() <= max => Ok(bytes),
+            other => Err(Self(other)),
+        }
+    }
+
     /// All of it, at most `max` bytes.
     ///
     /// # Errors

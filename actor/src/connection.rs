@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use clinch_types::{
     ActorId, CallOp, CallReply, ConnId, ConnItem, ConnKind, ConnReply, Consistency, Door, Epoch, Polled,
     Reaction, Target, codec, group, planted,
@@ -32,7 +33,7 @@ const POLL_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection outlives an owner that cannot be found.
 const OWNERLESS_MAX: Duration = Duration::from_secs(60);
 /// Events of one name that wait for their reader; then the connection asks for no more until it reads.
-pub(crate) const UNREAD_MAX: usize = 1024;
+const UNREAD_MAX: usize = 1024;
 /// Bytes of events that are kept for their first reader, all names together.
 const UNCLAIMED_BYTES_MAX: usize = 4 << 20;
 
@@ -129,7 +130,9 @@ pub(crate) struct Shared {
     pub(crate) conn: ConnId,
     readers: Mutex<Readers>,
     /// Who reads the messages of a raw one.
-    messages: Option<mpsc::Sender<Frame>>,
+    messages: Mutex<Option<mpsc::Sender<Frame>>>,
+    /// What the connection was opened with.
+    params: Option<Bytes>,
     /// Subscriptions change one after the other: calls may overtake each other.
     subscribing: tokio::sync::Mutex<()>,
     progress: watch::Sender<Progress>,
@@ -237,7 +240,8 @@ impl Shared {
             actor: reply.meta.actor,
             conn,
             readers: Mutex::default(),
-            messages,
+            messages: Mutex::new(messages),
+            params: handle.params().cloned(),
             subscribing: tokio::sync::Mutex::default(),
             progress: watch::Sender::new(Progress::default()),
             status: watch::Sender::default(),
@@ -345,7 +349,9 @@ impl Shared {
 
     /// Hands a message of a raw socket to its reader.
     async fn message(&self, text: bool, data: Vec<u8>) {
-        let Some(reader) = &self.messages else { return };
+        let Some(reader) = self.messages.lock().clone() else {
+            return;
+        };
         let frame = match text {
             // The owner has checked that it is text.
             true => Frame::Text(String::from_utf8_lossy(&data).into_owned()),
@@ -407,6 +413,7 @@ async fn follow(shared: Arc<Shared>, mut closed: oneshot::Receiver<()>) {
         .send_modify(|progress| progress.ended = Some(ended.unwrap_or_else(gone)));
     shared.becomes(ConnStatus::Ended);
     shared.readers.lock().of.clear();
+    shared.messages.lock().take();
     if tell {
         let conn = shared.conn;
         if let Err(error) = shared.call(CallOp::Disconnect { conn }, Some(POLL_MAX)).await {
@@ -441,11 +448,13 @@ impl Caller for Over {
         })
     }
 
+    /// A connection of its own, as long as it lasts: with the parameters of this one, for it is the same client's.
     fn exchange(
         &self,
-        call: OutgoingCall,
+        mut call: OutgoingCall,
         body: Option<Body>,
     ) -> BoxFuture<'static, Result<(CallReply, Option<Body>), Error>> {
+        call.params = call.params.or_else(|| self.0.params.clone());
         self.0.caller.exchange(call, body)
     }
 }

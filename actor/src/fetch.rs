@@ -21,7 +21,7 @@ impl RawHandle {
     /// Asks the actor's `on_request`, which sees method, path and query of the URI, headers and body. The actor is created if
     /// need be (see [`RawHandle::existing`]), and the hooks of its connections run as for a request through a gateway.
     ///
-    /// Waits for the head of the answer as long as a call for its result. Bodies of at most 64 KiB and known length travel
+    /// Waits for the head of the answer as long as a call for its result. Text and bytes of at most 64 KiB travel
     /// with the request and may be asked again when the owner moves; others flow no faster than they are read, in both
     /// directions, and one that breaks off is an error of [`Body::next`].
     ///
@@ -51,12 +51,12 @@ impl RawHandle {
             })
             .collect();
         let body: Body = body.into();
-        let (body, streamed) = match body.length() {
-            Some(len) if len <= limits::HTTP_PIECE_MAX as u64 => {
-                let body = body.whole(limits::HTTP_PIECE_MAX).await?;
-                (HttpBody::Whole(body.into()), None)
+        let (body, streamed) = match body.at_hand(limits::HTTP_PIECE_MAX) {
+            Ok(body) => (HttpBody::Whole(body.into()), None),
+            Err(body) => {
+                let length = body.length();
+                (HttpBody::Streamed { length }, Some(body))
             }
-            length => (HttpBody::Streamed { length }, Some(body)),
         };
         let request = HttpRequest {
             method: parts.method.as_str().to_owned(),

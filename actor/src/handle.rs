@@ -200,6 +200,11 @@ impl RawHandle {
         self.call::<()>(Ok(CallOp::Destroy)).perform().await.map(drop)
     }
 
+    /// CBOR of what the connection hooks get.
+    pub(crate) fn params(&self) -> Option<&Bytes> {
+        self.params.as_ref()
+    }
+
     /// Who carries the calls of a connection, and its name.
     pub(crate) fn line(&self) -> Result<(Arc<dyn Caller>, ConnId), Error> {
         let caller = match &self.route {

@@ -10,8 +10,11 @@ use bytes::Bytes;
 use clinch_types::{CallOp, ConnId, ConnKind};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::connection::{Shared, UNREAD_MAX};
+use crate::connection::Shared;
 use crate::{ConnStatus, Error, Frame, RawHandle};
+
+/// Messages that wait for their reader; then the socket asks for no more until it reads. Few: each may have 1 MiB.
+const UNREAD_MAX: usize = 8;
 
 /// An open raw WebSocket to an actor, whose `on_websocket` and `on_message` see it as one of a gateway. Dropping it closes
 /// it. It outlives the owner: the next one goes on with it.
@@ -19,7 +22,7 @@ pub struct RawSocket {
     shared: Arc<Shared>,
     received: mpsc::Receiver<Frame>,
     /// Messages are sent one after the other: calls may overtake each other.
-    sending: tokio::sync::Mutex<()>,
+    sending: Arc<tokio::sync::Mutex<()>>,
     _open: oneshot::Sender<()>,
 }
 
@@ -37,7 +40,7 @@ impl RawHandle {
         Ok(RawSocket {
             shared,
             received,
-            sending: tokio::sync::Mutex::default(),
+            sending: Arc::default(),
             _open: open,
         })
     }
@@ -49,7 +52,8 @@ impl RawSocket {
         self.shared.conn
     }
 
-    /// Sends a message; ends when the actor's turn with it has committed.
+    /// Sends a message; ends when the actor's turn with it has committed. Dropped before, it may have been sent or not; the order of
+    /// messages holds all the same.
     ///
     /// # Errors
     /// What `on_message` fails with: then its turn has left no trace, and the socket stays open. `actor.invalid_request` above
@@ -60,13 +64,18 @@ impl RawSocket {
             Frame::Binary(data) => (false, data.into()),
         };
         let conn = self.shared.conn;
-        let _alone = self.sending.lock().await;
+        let alone = self.sending.clone().lock_owned().await;
         let sent = self.shared.call(CallOp::Message { conn, text, data }, None);
-        sent.await.map(drop)
+        // Beside this call, which may be dropped: the next message begins when this one has ended.
+        let sent = tokio::spawn(async move {
+            let _alone = alone;
+            sent.await.map(drop)
+        });
+        sent.await.map_err(Error::internal)?
     }
 
-    /// The next message of the actor; `None` when the socket has ended. Read them: with 1,024 unread ones it asks for no more, and
-    /// one that lags by more than the actor keeps for it is closed.
+    /// The next message of the actor; `None` when the socket has ended. Read them: with eight unread ones, which may have 1 MiB
+    /// each, it asks for no more, and one that lags by more than the actor keeps for it is closed.
     pub async fn next(&mut self) -> Option<Frame> {
         self.received.recv().await
     }

@@ -481,6 +481,12 @@ impl Router {
             };
             let error = match failure.error {
                 CallError::Unavailable { reason, .. } => CallError::Unavailable { shard, reason },
+                other
+                    if failure.reason == NOT_SUPPORTED && self.may_be_newer_elsewhere(shard, node, tried) =>
+                {
+                    let reason = other.to_string();
+                    CallError::Unavailable { shard, reason }
+                }
                 other => other,
             };
             if error.reaction() == Reaction::Final {
@@ -567,6 +573,14 @@ impl Router {
         let living: Vec<NodeId> = replicas.iter().copied().filter(|n| !self.suspected(*n)).collect();
         let from = if living.is_empty() { replicas } else { &living };
         (!from.is_empty()).then(|| from[tried % from.len()])
+    }
+
+    /// Whether a node that does not know a kind of question was asked for want of the owner, which may be of a later release.
+    fn may_be_newer_elsewhere(&self, shard: ShardId, node: Option<NodeId>, tried: usize) -> bool {
+        let is_owner = self.inner.owners.read().get(&shard) == node.as_ref();
+        let routes = self.inner.routes.read();
+        let replicas = routes.shards.get(&shard).map_or(0, |route| route.replicas.len());
+        !is_owner && tried < replicas
     }
 
     fn known_shard(&self, slot: clinch_types::Slot) -> Option<ShardId> {

@@ -93,8 +93,8 @@ fn admit(
         .backend
         .authorize(token, Scope::Secret, namespace)
         .map_err(|error| HttpError::new("inspector", "unauthorized", error.message))?;
-    let token = address.token.or_else(|| token.map(str::to_owned));
-    action::admit(gateway, headers, address.who, token)
+    // Not the token of the address: what it may do says nothing about what the one shown here may.
+    action::admit(gateway, headers, address.who, token.map(str::to_owned))
 }
 
 /// A token of an actor, from how it is written.
@@ -205,12 +205,16 @@ impl Inspected<'_> {
 
     async fn summary(&self) -> Result<Response, HttpError> {
         // Before the actor is woken by what follows.
-        let before = self.look().await;
+        let before = match self.look().await {
+            Ok(look) => Some(look),
+            Err(error) if error.error().is(group::ACTOR, code::NOT_FOUND) => None,
+            Err(error) => return Err(error),
+        };
         let (look, all) = match self.ask(CallOp::Inspect).await {
             Ok(all) => match before {
-                Ok(look) => (look, all),
+                Some(look) => (look, all),
                 // It was made just now, as the target says.
-                Err(_) => (self.look().await?, all),
+                None => (self.look().await?, all),
             },
             // What cannot be woken is shown as far as it is known.
             Err(error) => match self.look().await {

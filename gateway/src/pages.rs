@@ -1,7 +1,8 @@
 //! `/inspector/ui/`: the pages of the inspector, for a browser.
 //!
 //! Invariant: these are files that everybody may have. All they show comes from other routes, with the token that somebody
-//! entered in the page, and is as guarded as it is there. They load nothing from elsewhere, and no text becomes a script.
+//! entered in the page and is kept by it alone. They load nothing from elsewhere, and no text becomes a script. Pages that
+//! actors answer with share their origin: whoever serves pages of strangers looks at actors under another name or port.
 
 use axum::response::Response;
 use http::StatusCode;

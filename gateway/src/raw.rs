@@ -24,8 +24,10 @@ use crate::service::Gateway;
 use crate::shares::{self, Asking};
 use crate::socket::SocketTasks;
 
-/// Headers that are the connection's, not the actor's.
-const HOP_BY_HOP: [&str; 6] = [
+/// Headers that are the connection's or the gateway's, not the actor's: what an actor answers with is no ground for a script to
+/// stand between a browser and all other addresses of the gateway.
+const HOP_BY_HOP: [&str; 7] = [
+    "service-worker-allowed",
     "connection",
     "keep-alive",
     "transfer-encoding",

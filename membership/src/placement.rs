@@ -4,7 +4,7 @@
 //! each shard's preference order, even out with as few moves as can be, then choose leaders.
 //! Invariants: replicas of a shard are on distinct nodes, and spread over zones as evenly as the nodes allow; with
 //! equal weights and room in the zones, no two nodes differ by more than one replica; no shard is led by a replica with
-//! older code than another one that accepts, and within that no two nodes differ by more than one leader; the result
+//! older code than another one that accepts, and within that leaders are as even as the replicas allow; the result
 //! depends on the content of the input only, not on its order.
 //! Not here: the steps that lead there (`moves`).
 

@@ -76,6 +76,8 @@ fn fix(root: &Path) -> Result<bool> {
 fn root() -> Result<PathBuf> {
     // As cargo says now: two clones that share a target folder share this program.
     let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
-    let root = Path::new(&here).parent().context("xtask lies in a folder of the workspace")?;
+    let root = Path::new(&here)
+        .parent()
+        .context("xtask lies in a folder of the workspace")?;
     Ok(root.to_path_buf())
 }

@@ -1,24 +1,18 @@
 // The pages of the inspector. All they show comes from routes of the gateway that served them, with the token that somebody
-// entered; that token is kept for this tab alone. What comes from actors is set as text and never becomes markup.
+// entered; that token is kept by this page alone, until it is left. What comes from actors is set as text and never becomes markup.
 
 const base = new URL("../../", location.href);
 const main = document.querySelector("main");
-const form = document.querySelector("#session");
+const form = document.querySelector("#access");
 const PAGE = 50;
 
-const session = {
-	get token() { return sessionStorage.getItem("clinch-token") ?? ""; },
-	get namespace() { return sessionStorage.getItem("clinch-namespace") ?? "default"; },
-	use(token, namespace) {
-		sessionStorage.setItem("clinch-token", token);
-		sessionStorage.setItem("clinch-namespace", namespace);
-	},
-};
+// In no storage: pages that actors answer with come from the same origin and could read it there.
+const access = { token: "", namespace: "default" };
 
 /** Asks the gateway; what it refuses is thrown, with the reason in its own words. */
 async function ask(path, method = "GET", body = undefined) {
 	const headers = {};
-	if (session.token) headers.authorization = `Bearer ${session.token}`;
+	if (access.token) headers.authorization = `Bearer ${access.token}`;
 	if (body !== undefined) headers["content-type"] = "application/json";
 	let response;
 	try {
@@ -89,6 +83,8 @@ async function during(button, said, work) {
 /** Whether somebody means it. */
 function sure(question, label) {
 	const dialog = document.querySelector("#sure");
+	// One question at a time: a click must not answer another one than was read.
+	if (dialog.open) return Promise.resolve(false);
 	dialog.querySelector("#question").textContent = question;
 	dialog.querySelector("#yes").textContent = label;
 	dialog.returnValue = "";
@@ -122,7 +118,7 @@ async function cluster() {
 /** The list: `name`, `key` and `cursor` are in the address, so that it can be kept and gone back to. */
 async function actors(_, query) {
 	const name = query.get("name") ?? "";
-	const names = Object.keys((await ask(`actors/names?${new URLSearchParams({ namespace: session.namespace })}`)).names ?? {});
+	const names = Object.keys((await ask(`actors/names?${new URLSearchParams({ namespace: access.namespace })}`)).names ?? {});
 	const link = (values) => `#/actors?${new URLSearchParams(values)}`;
 	const id = el("input", { name: "id", size: 34, pattern: "[0-9a-f]{32}", title: "32 hexadecimal digits" });
 	const find = el("form", { "aria-label": "Find actors", submit: (event) => {
@@ -139,7 +135,7 @@ async function actors(_, query) {
 	} }, el("label", {}, "Id", id), el("button", {}, "Open"));
 	const parts = [bar("Actors"), section("Find", find), section("By id", open)];
 	if (!name) return parts;
-	const asked = new URLSearchParams({ namespace: session.namespace, name, limit: PAGE });
+	const asked = new URLSearchParams({ namespace: access.namespace, name, limit: PAGE });
 	for (const part of ["key", "cursor"]) if (query.get(part)) asked.set(part, query.get(part));
 	const page = await ask(`actors?${asked}`);
 	const rows = listed(page.actors).map((actor) => [
@@ -168,12 +164,16 @@ function stateOf(of, refresh) {
 		return "Saved.";
 	}) }, "Save");
 	let known;
+	let wasWithout = false;
 	const update = (summary) => {
 		const has = summary.isStateEnabled === true;
 		const untouched = known === undefined || text.value === known;
 		if (untouched) text.value = known = pretty(summary.state);
 		text.disabled = button.disabled = !has;
-		if (!has) said.textContent = "This actor has no state.";
+		const unknown = summary.crash ? "Not known as long as it cannot be woken." : "This actor has no state.";
+		if (!has) said.textContent = unknown;
+		else if (wasWithout) said.textContent = "";
+		wasWithout = !has;
 	};
 	return { part: section("State", text, el("p", {}, button), said), update };
 }
@@ -272,7 +272,7 @@ function endOf(id, label) {
 	const said = el("output", { role: "status" });
 	const button = el("button", { type: "button", class: "danger", click: () => during(button, said, async () => {
 		if (!(await sure(`Destroy ${label}? Its state, its KV entries, schedules and messages are gone for ever.`, "Destroy"))) return "";
-		await ask(`actors/${id}?${new URLSearchParams({ namespace: session.namespace })}`, "DELETE");
+		await ask(`actors/${id}?${new URLSearchParams({ namespace: access.namespace })}`, "DELETE");
 		await show();
 		return "";
 	}) }, "Destroy this actor");
@@ -281,7 +281,7 @@ function endOf(id, label) {
 
 async function actor([id]) {
 	const of = `gateway/${encodeURIComponent(id)}/inspector`;
-	const known = new URLSearchParams({ namespace: session.namespace, actor_ids: id });
+	const known = new URLSearchParams({ namespace: access.namespace, actor_ids: id });
 	// Who has but the actor's own token may see the actor, and not the list.
 	const [summary, found] = await Promise.all([ask(`${of}/summary`), ask(`actors?${known}`).catch(() => ({}))]);
 	const [info = {}] = listed(found.actors);
@@ -331,11 +331,12 @@ async function show() {
 	document.title = `${main.querySelector("h2").textContent} · Clinch inspector`;
 }
 
-form.elements.token.value = session.token;
-form.elements.namespace.value = session.namespace;
+form.elements.token.value = access.token;
+form.elements.namespace.value = access.namespace;
 form.addEventListener("submit", (event) => {
 	event.preventDefault();
-	session.use(form.elements.token.value.trim(), form.elements.namespace.value.trim());
+	access.token = form.elements.token.value.trim();
+	access.namespace = form.elements.namespace.value.trim();
 	show();
 });
 window.addEventListener("hashchange", show);

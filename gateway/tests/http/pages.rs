@@ -16,7 +16,7 @@ async fn the_inspector_s_pages_are_for_everybody_and_run_nothing_but_their_own_s
     );
     for (file, content_type, text) in [
         ("", "text/html; charset=utf-8", "src=\"app.js\""),
-        ("app.js", "text/javascript; charset=utf-8", "sessionStorage"),
+        ("app.js", "text/javascript; charset=utf-8", "authorization"),
         ("style.css", "text/css; charset=utf-8", "color-scheme"),
     ] {
         let answer = server.get(&format!("/inspector/ui/{file}")).await;

@@ -66,7 +66,10 @@ async fn causes_of_internal_errors_are_told_by_a_node_that_exposes_them_and_by_n
     let [failed, panicked, _] = told(true).await;
     let causes = "Internal error: the stock cannot be read: no such shelf (reference ";
     assert!(failed.message().starts_with(causes), "{failed}");
-    assert!(panicked.message().contains("a bug in the application"), "{panicked}");
+    assert!(
+        panicked.message().contains("a bug in the application"),
+        "{panicked}"
+    );
     let [failed, panicked, _] = told(false).await;
     for hidden in ["stock", "shelf"] {
         assert!(!failed.message().contains(hidden), "{failed}");

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use crate::common::{TestCluster, eventually, http, token};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use clinch::TokenConfig;
 use clinch::prelude::*;
 use clinch_types::{ActorId, Target};
 use serde::{Deserialize, Serialize};
@@ -132,4 +133,30 @@ async fn the_token_of_an_actor_is_one_at_every_gateway_and_outlives_owners_and_r
         401,
         "the same key, another actor"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_of_two_namespaces_together_open_no_more_than_each_alone() {
+    let mut cluster = TestCluster::prepare(1, registry());
+    let of = |kind: &str, text: &str, namespace: Option<&str>| TokenConfig {
+        namespace: namespace.map(str::to_owned),
+        ..token(kind, text)
+    };
+    cluster.configs[0].tokens = vec![
+        of("secret", "of-shop", Some("shop")),
+        of("secret", "of-default", Some("default")),
+        of("publishable", "for-browsers", None),
+    ];
+    cluster.start_node(0).await;
+    cluster.ready().await;
+    let till = cluster.node(0).cluster().get::<Till>("a");
+    till.add(3).await.unwrap();
+    let id = till.resolve().await.unwrap();
+    // In the address what a browser has, beside it what opens another namespace.
+    let line = format!("GET /gateway/{id}@for-browsers/inspector/state");
+    let gateway = cluster.node(0).gateways()[0];
+    let (status, body) = ask(gateway, "of-shop", &line).await;
+    assert!(status == 401 || status == 403, "{status} {body}");
+    assert!(!body.to_string().contains("\"state\""), "{body}");
+    assert_eq!(ask(gateway, "of-default", &line).await.0, 200);
 }

@@ -218,7 +218,8 @@ async fn a_program_speaks_over_a_raw_socket_that_outlives_its_owner() {
         assert_eq!(socket.next().await, Some(format!("{number} on").into()));
     }
     socket.send("bye").await.unwrap();
-    assert_eq!(socket.next().await, None);
+    let last = tokio::time::timeout(PATIENCE, socket.next()).await;
+    assert_eq!(last.expect("it has ended"), None);
     let reason = tokio::time::timeout(PATIENCE, socket.ended())
         .await
         .expect("it has ended");
