@@ -12,6 +12,7 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -112,11 +113,17 @@ pub fn run(target: Target, corpus: &[Vec<u8>], seed: u64, time: Duration) -> Rep
     report
 }
 
-/// What this thread has had of a processor since it began.
+/// What this thread has had of a processor since it began; where the kernel does not count, the time that has passed.
+#[expect(clippy::disallowed_methods, reason = "as below")]
 fn processor_time() -> Duration {
-    let told = std::fs::read_to_string("/proc/thread-self/schedstat").expect("a kernel that counts");
+    static BEGUN: OnceLock<Instant> = OnceLock::new();
+    let begun = BEGUN.get_or_init(Instant::now);
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let nanos = told.split(' ').next().and_then(|first| first.parse().ok());
-    Duration::from_nanos(nanos.expect("nanoseconds first"))
+    match nanos {
+        Some(nanos @ 1..) => Duration::from_nanos(nanos),
+        _ => begun.elapsed(),
+    }
 }
 
 /// How a target ended on an input; `None` when it broke a law.

@@ -29,7 +29,7 @@ use crate::shard::{Group, Raft, ShardMsg, kinds, respond};
 /// Time the others have to hear that this node leaves. All of it is spent only when one of them has just died.
 const TELL_MAX: Duration = Duration::from_millis(300);
 /// Time actors have to fall asleep before their shard moves; calls are served meanwhile.
-const REST_MAX: Duration = Duration::from_secs(7);
+const REST_MAX: Duration = Duration::from_secs(4);
 /// Shards on their way at a time.
 const AT_ONCE: usize = 4;
 /// Rounds of giving away: another node may have begun a hand-over to this one before it heard.
@@ -103,15 +103,15 @@ impl Leave {
             return;
         }
         let begun = Instant::now();
-        let told = self.tell_others().await;
+        let mut told = BTreeSet::new();
         let room = Semaphore::new(AT_ONCE);
-        let mut given = 0;
+        let given = self.led().len();
         for _ in 0..ROUNDS {
+            let unsure = self.tell_others(&mut told).await;
             let led = self.led();
-            if led.is_empty() || self.staying(&told).is_empty() {
+            if led.is_empty() || self.staying(&told).is_empty() && !unsure {
                 break;
             }
-            given += led.len();
             let moves = led.iter().map(|(id, group)| self.give(*id, group, &told, &room));
             futures_util::future::join_all(moves).await;
         }
@@ -131,16 +131,17 @@ impl Leave {
         }
     }
 
-    /// Tells the other nodes; returns those that heard and stay.
-    async fn tell_others(&self) -> BTreeSet<NodeId> {
+    /// Tells the other nodes that have not heard, and adds those that hear now and stay; whether one that seems to be there has
+    /// not answered in time, and may hear the next time.
+    async fn tell_others(&self, told: &mut BTreeSet<NodeId>) -> bool {
         let (Some(state), Ok(body)) = (self.control.state(), codec::encode(&self.incarnation)) else {
-            return BTreeSet::new();
+            return false;
         };
         let body = Bytes::from(body);
         let others = state
             .nodes
             .values()
-            .filter(|n| n.id != self.node && n.state.is_reachable());
+            .filter(|n| n.id != self.node && n.state.is_reachable() && !told.contains(&n.id));
         let asked = others.map(|other| {
             let body = body.clone();
             async move {
@@ -150,16 +151,20 @@ impl Leave {
                     .call(other.id, class, kinds::LEAVING, body, TELL_MAX)
                     .await;
                 let stays = match answer {
-                    Ok(answer) => codec::decode::<bool>(&answer).is_ok_and(|leaves| !leaves),
+                    Ok(answer) => Some(codec::decode::<bool>(&answer).is_ok_and(|leaves| !leaves)),
                     // A node of an earlier release: it stays, as far as it can say.
-                    Err(TransportError::Refused { code, .. }) => code == RefusalCode::UnknownKind,
-                    Err(_) => false,
+                    Err(TransportError::Refused { code, .. }) => Some(code == RefusalCode::UnknownKind),
+                    Err(_) => None,
                 };
-                stays.then_some(other.id)
+                (other.id, stays)
             }
         });
-        let stay = futures_util::future::join_all(asked).await;
-        stay.into_iter().flatten().collect()
+        let answers = futures_util::future::join_all(asked).await;
+        let silent = answers.iter().filter(|(_, stays)| stays.is_none());
+        let unsure = silent.filter(|(id, _)| self.transport.is_up(*id)).count() > 0;
+        let stay = answers.into_iter().filter(|(_, stays)| *stays == Some(true));
+        told.extend(stay.map(|(id, _)| id));
+        unsure
     }
 
     /// Of the nodes that stayed when they were told, those that still do.
@@ -188,22 +193,29 @@ impl Leave {
         if tokio::time::timeout(REST_MAX, shard.rest()).await.is_err() {
             tracing::warn!(shard = %id, "actors that do not fall asleep in time are left behind");
         }
-        let Ok(_place) = room.acquire().await else { return };
+        let mut place = None;
         let mut server = group.raft.server_metrics();
         while server
             .borrow_watched()
             .current_leader
             .is_none_or(|leader| leader == self.node.0)
         {
-            let candidates = self.staying(told);
+            let candidates = self.heirs(&group.raft, told);
             if candidates.is_empty() {
                 return;
             }
-            if leads(&group.raft)
-                && let Some(to) = self.heir(id.0, Some(id), &group.raft, &candidates)
-            {
-                // A full queue, or a hand-over under way: the next look sees.
-                drop(shard.tx.try_send(ShardMsg::HandOff { to, leaving: true }));
+            if leads(&group.raft) {
+                match self.heir(id.0, Some(id), &group.raft, &candidates) {
+                    // Who waits for a replica to catch up is in nobody's way.
+                    None => place = None,
+                    Some(_) if place.is_none() => {
+                        let Ok(room) = room.acquire().await else { return };
+                        place = Some(room);
+                        continue;
+                    }
+                    // A full queue, or a hand-over under way: the next look sees.
+                    Some(to) => drop(shard.tx.try_send(ShardMsg::HandOff { to, leaving: true })),
+                }
             }
             if let Ok(Err(_)) = tokio::time::timeout(LOOK, server.changed()).await {
                 return;
@@ -214,7 +226,7 @@ impl Leave {
     /// The leadership of the control group, too: changes of the cluster need not wait for an election.
     async fn give_control(&self, told: &BTreeSet<NodeId>) {
         let raft = &self.control.group().raft;
-        let heir = self.heir(0, None, raft, &self.staying(told));
+        let heir = self.heir(0, None, raft, &self.heirs(raft, told));
         let (true, Some(to)) = (leads(raft), heir) else {
             return;
         };
@@ -228,16 +240,18 @@ impl Leave {
         }
     }
 
-    /// Who should lead a group next, if a replica that stays has nearly the whole log.
-    fn heir(&self, group: u32, shard: Option<ShardId>, raft: &Raft, staying: &[Candidate]) -> Option<NodeId> {
-        let state = self.control.state()?;
+    /// The voters of a group that stay: who is none of them will never lead it.
+    fn heirs(&self, raft: &Raft, told: &BTreeSet<NodeId>) -> Vec<Candidate> {
         let metrics = raft.metrics().borrow_watched().clone();
         let voters: BTreeSet<u64> = metrics.membership_config.membership().voter_ids().collect();
-        let voters: Vec<Candidate> = staying
-            .iter()
-            .copied()
-            .filter(|(n, _)| voters.contains(&n.0))
-            .collect();
+        let staying = self.staying(told).into_iter();
+        staying.filter(|(n, _)| voters.contains(&n.0)).collect()
+    }
+
+    /// Who should lead a group next, if one of these voters has nearly the whole log.
+    fn heir(&self, group: u32, shard: Option<ShardId>, raft: &Raft, voters: &[Candidate]) -> Option<NodeId> {
+        let state = self.control.state()?;
+        let metrics = raft.metrics().borrow_watched().clone();
         let last = metrics.last_log_index.unwrap_or(0);
         let replication = metrics.replication.as_ref()?;
         let is_close = |node: NodeId| {
@@ -249,7 +263,7 @@ impl Leave {
             group,
             code_version(&state, self.node),
             preferred,
-            &voters,
+            voters,
             is_close,
         )
     }

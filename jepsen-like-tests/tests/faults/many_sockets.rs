@@ -46,7 +46,9 @@ const CONNECT: &str =
 async fn a_node_full_of_sockets_tells_everybody_everything_and_lets_the_bad_go() -> anyhow::Result<()> {
     let _alone = ONE_AT_A_TIME.lock().await;
     let limit = usize::try_from(number("CLINCH_SOCKETS", SHARE))?;
-    let good = limit - 2 * BAD;
+    let good = limit
+        .checked_sub(2 * BAD)
+        .with_context(|| format!("CLINCH_SOCKETS is {limit}, at least {} are needed", 2 * BAD))?;
     let bed = Bed::start_with("many-sockets", |options| {
         options.nodes = 1;
         let http = [

@@ -236,7 +236,9 @@ impl Owner {
             .map(|(id, slot)| (*id, slot.life.clone()))
             .collect();
         actors.sort_unstable_by_key(|(id, _)| *id);
-        let ids: Vec<ActorId> = actors.iter().map(|(id, _)| *id).collect();
+        // Who is on its way to sleep already would wake again for what is behind that.
+        let is_due = |id: &ActorId| self.slots.get(id).is_some_and(|slot| !slot.falls_asleep());
+        let ids: Vec<ActorId> = actors.iter().map(|(id, _)| *id).filter(is_due).collect();
         self.beside.resting = Some((actors, done));
         for id in ids {
             self.enqueue(id, Work::Sleep);

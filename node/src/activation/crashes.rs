@@ -6,6 +6,7 @@
 use clinch_types::{ActorId, CallError, Crash, WallMs};
 use rustc_hash::FxHashMap;
 
+use super::recent::short;
 use crate::shard::Owner;
 
 /// Crashes remembered by a shard. One more, and the one that began first is forgotten: its actor is told to be sleeping
@@ -61,7 +62,7 @@ impl Crashes {
             since: now,
             next_try: None,
         });
-        (crash.group, crash.code) = (group.to_owned(), code.to_owned());
+        (crash.group, crash.code) = (short(group), short(code));
         crash.failures = crash.failures.saturating_add(1);
         crash.next_try = next_try;
     }

@@ -94,7 +94,7 @@ impl Owner {
                     self.write_record(id, &mut keys);
                     let second = super::life::seconds_of(self);
                     if let Some(slot) = self.slots.get(&id) {
-                        self.usage.made(&slot.meta.name, second);
+                        self.usage.made(&slot.meta, second);
                     }
                 }
                 if created || self.must_write(id, &left) {

@@ -223,7 +223,7 @@ impl Owner {
         let lived = self.context.clock.wall().0.saturating_sub(slot.meta.created.0);
         let second = seconds_of(self);
         self.usage
-            .destroyed(&slot.meta.name, std::time::Duration::from_millis(lived), second);
+            .destroyed(&slot.meta, std::time::Duration::from_millis(lived), second);
         let mut written = Vec::new();
         fp!("life.erase");
         if !planted!("undead") {

@@ -77,16 +77,16 @@ impl Owner {
         }
         let Some(bytes) = record else { return Ok(None) };
         let record: ActorRecord = codec::decode(&bytes).map_err(std::io::Error::other)?;
-        let name = record.name.clone();
+        let (namespace, name) = (record.namespace.clone(), record.name.clone());
         let look = ActorLook {
             view: self.view(id, record),
-            warnings: self.warnings_of(id, &name),
+            warnings: self.warnings_of(id, &namespace, &name),
         };
         codec::encode(&look).map(Some).map_err(std::io::Error::other)
     }
 
     /// What is wrong with how the actor and its type are used.
-    fn warnings_of(&mut self, id: ActorId, name: &str) -> Vec<ActorWarning> {
+    fn warnings_of(&mut self, id: ActorId, namespace: &str, name: &str) -> Vec<ActorWarning> {
         let (now, second) = (Instant::now(), seconds_of(self));
         let held = warnings::held(self.recent.newest(), id, self.context.clock.wall());
         let slow = warnings::slow(held);
@@ -97,7 +97,7 @@ impl Owner {
             self.usage.hot(id, now),
             slow,
             large,
-            self.usage.short_lived(name, second),
+            self.usage.short_lived(namespace, name, second),
         ];
         found.into_iter().flatten().collect()
     }

@@ -21,6 +21,8 @@ use crate::shard::Owner;
 pub(crate) const TURNS_KEPT: usize = 512;
 /// What one takes.
 const RECORD_BYTES: usize = 128;
+/// Characters of a group or a code that are kept.
+const WORD_MAX: usize = 64;
 
 const _: () = assert!(size_of::<TurnRecord>() <= RECORD_BYTES);
 
@@ -244,9 +246,14 @@ fn place_of(number: u64) -> usize {
     (number % TURNS_KEPT as u64) as usize
 }
 
+/// A group or a code as it is kept: applications may put anything there, and many are kept.
+pub(crate) fn short(word: &str) -> String {
+    word.chars().take(WORD_MAX).collect()
+}
+
 impl End {
     fn of(group: &str, code: &str) -> Self {
-        Self::Error(Box::new((group.to_owned(), code.to_owned())))
+        Self::Error(Box::new((short(group), short(code))))
     }
 }
 

@@ -246,6 +246,15 @@ impl Slot {
         })
     }
 
+    /// Whether it falls asleep already, or is told to next.
+    pub(crate) fn falls_asleep(&self) -> bool {
+        self.busy.as_ref().is_some_and(|busy| {
+            let runs = busy.running.as_ref().map(|(_, running, _)| running);
+            let is_queued = busy.queue.iter().any(|work| matches!(work, Work::Sleep));
+            is_queued || busy.stopping || busy.asleep || matches!(runs, Some(Running::Sleep))
+        })
+    }
+
     /// Whether something is to be done before the node stops.
     pub(crate) fn has_last_words(&self) -> bool {
         self.must_save() || self.actor_type.has_hook(Hook::OnSleep) || self.life.has_tasks()

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clinch_actor::ActorMeta;
 use clinch_types::{ActorId, ActorWarning, WallMs, limits};
 use tokio::time::Instant;
 
@@ -164,7 +165,8 @@ pub(crate) struct Usage {
     all: u64,
     /// The actor that was measured last.
     measured: Option<(ActorId, Use)>,
-    lives: BTreeMap<Arc<str>, Lives>,
+    /// By namespace, which is all that who looks may know of, and type.
+    lives: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Lives>>,
 }
 
 impl Usage {
@@ -225,24 +227,28 @@ impl Usage {
         hot(used)
     }
 
-    pub(crate) fn made(&mut self, name: &Arc<str>, second: u32) {
-        let lives = self.lives.entry(name.clone()).or_default();
-        *lives = lives.now(second);
+    pub(crate) fn made(&mut self, of: &ActorMeta, second: u32) {
+        let lives = self.lives_of(of, second);
         lives.made = lives.made.saturating_add(1);
     }
 
-    pub(crate) fn destroyed(&mut self, name: &Arc<str>, lived: Duration, second: u32) {
-        if lived >= SHORT_LIFE {
-            return;
+    pub(crate) fn destroyed(&mut self, of: &ActorMeta, lived: Duration, second: u32) {
+        if lived < SHORT_LIFE {
+            let lives = self.lives_of(of, second);
+            lives.short = lives.short.saturating_add(1);
         }
-        let lives = self.lives.entry(name.clone()).or_default();
+    }
+
+    fn lives_of(&mut self, of: &ActorMeta, second: u32) -> &mut Lives {
+        let types = self.lives.entry(of.namespace.clone()).or_default();
+        let lives = types.entry(of.name.clone()).or_default();
         *lives = lives.now(second);
-        lives.short = lives.short.saturating_add(1);
+        lives
     }
 
     /// Whether actors of this type live too short.
-    pub(crate) fn short_lived(&self, name: &str, second: u32) -> Option<ActorWarning> {
-        short_lived(name, self.lives.get(name)?.now(second))
+    pub(crate) fn short_lived(&self, namespace: &str, name: &str, second: u32) -> Option<ActorWarning> {
+        short_lived(name, self.lives.get(namespace)?.get(name)?.now(second))
     }
 }
 
@@ -336,28 +342,44 @@ mod tests {
         );
     }
 
+    fn meta(namespace: &str, name: &str) -> ActorMeta {
+        ActorMeta {
+            id: actor(1),
+            namespace: namespace.into(),
+            name: name.into(),
+            key: clinch_types::Key::new(["a"]).unwrap(),
+            region: Default::default(),
+            shard: clinch_types::ShardId(0),
+            created: WallMs(0),
+        }
+    }
+
     #[test]
     fn lives_are_forgotten_by_halves() {
         let mut usage = Usage::new(Instant::now());
-        let name: Arc<str> = "job".into();
+        let job = meta("shop", "job");
         for _ in 0..40 {
-            usage.made(&name, 59);
-            usage.destroyed(&name, SHORT_LIFE - Duration::from_millis(1), 59);
-            usage.destroyed(&name, SHORT_LIFE, 59);
+            usage.made(&job, 59);
+            usage.destroyed(&job, SHORT_LIFE - Duration::from_millis(1), 59);
+            usage.destroyed(&job, SHORT_LIFE, 59);
         }
         assert_eq!(
-            usage.lives["job"],
+            usage.lives["shop"]["job"],
             Lives {
                 made: 40,
                 short: 40,
                 at: 0
             }
         );
-        assert!(usage.short_lived("job", 59).is_some());
-        assert!(usage.short_lived("job", 119).is_some(), "twenty of twenty");
-        assert_eq!(usage.short_lived("job", 120), None);
-        assert_eq!(usage.short_lived("job", u32::MAX), None);
-        assert_eq!(usage.short_lived("room", 59), None);
+        assert!(usage.short_lived("shop", "job", 59).is_some());
+        assert!(
+            usage.short_lived("shop", "job", 119).is_some(),
+            "twenty of twenty"
+        );
+        assert_eq!(usage.short_lived("shop", "job", 120), None);
+        assert_eq!(usage.short_lived("shop", "job", u32::MAX), None);
+        assert_eq!(usage.short_lived("shop", "room", 59), None);
+        assert_eq!(usage.short_lived("other", "job", 59), None);
     }
 
     #[test]

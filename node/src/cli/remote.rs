@@ -38,7 +38,8 @@ impl Remote {
 
 /// The base URL of a gateway, given as one or as `host:port`.
 pub(crate) fn base(gateway: &str) -> Outcome<String> {
-    let refused = |why: &str| Failure::usage(format!("--gateway {gateway}: {why}"));
+    let shown = without_credentials(gateway);
+    let refused = |why: &str| Failure::usage(format!("--gateway {shown}: {why}"));
     let url = match gateway.split_once("://") {
         Some(("http", _)) => gateway.to_owned(),
         Some(("https", _)) => return Err(refused("TLS is not spoken here: go through the node's own port")),
@@ -52,9 +53,30 @@ pub(crate) fn base(gateway: &str) -> Outcome<String> {
     }
 }
 
+/// An address may carry a token (`http://namespace:token@host:port`), and is printed.
+pub(crate) fn without_credentials(url: &str) -> String {
+    match url
+        .split_once("://")
+        .and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1)))
+    {
+        Some((scheme, bare)) => format!("{scheme}://{bare}"),
+        None => url.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gateway_that_is_refused_is_shown_without_its_token() {
+        let refused = base("https://default:a-secret@host:1").unwrap_err();
+        let text = format!("{:#}", refused.error);
+        assert!(
+            text.contains("https://host:1") && !text.contains("secret"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn a_gateway_is_a_url_or_an_address() {

@@ -19,7 +19,7 @@ impl Owner {
         let limit = request.limit.clamp(1, clinch_types::limits::LIST_MAX) as usize;
         let second = crate::activation::seconds_of(self);
         let type_of = request.name.as_deref();
-        let warnings = type_of.and_then(|name| self.usage.short_lived(name, second));
+        let warnings = type_of.and_then(|name| self.usage.short_lived(&request.namespace, name, second));
         let mut reply = ViewReply {
             warnings: warnings.into_iter().collect(),
             ..ViewReply::default()

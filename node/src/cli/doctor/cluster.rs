@@ -1,6 +1,7 @@
 //! What a running node says of itself, its cluster and its clock.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -16,6 +17,17 @@ pub(super) struct Examined {
     pub(super) findings: Vec<Finding>,
     /// Whether anybody answered.
     pub(super) answers: bool,
+}
+
+impl Examined {
+    /// Of a node whose gateway speaks TLS to this machine as well, which is not spoken here.
+    pub(super) fn unasked(gateway: SocketAddr) -> Self {
+        let found = format!("its gateway at {gateway} takes nothing but TLS, so it was not asked");
+        Self {
+            findings: vec![Finding::ok("node", found)],
+            answers: false,
+        }
+    }
 }
 
 /// Asks the node behind a gateway. When none answers, that is bad only if somebody said that one should.

@@ -7,6 +7,7 @@ mod ask;
 mod cluster;
 mod machine;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -115,7 +116,7 @@ impl Finding {
 pub(crate) async fn run(args: Args) -> Outcome {
     let timeout = Duration::from_secs(args.timeout);
     let gateway = args.gateway.as_deref().map(remote::base).transpose()?;
-    let gateway = gateway.as_deref().map(without_credentials);
+    let gateway = gateway.as_deref().map(remote::without_credentials);
     let mut findings = machine::build();
     let (config, is_sound) = match &args.config {
         None => (None, true),
@@ -132,9 +133,15 @@ pub(crate) async fn run(args: Args) -> Outcome {
         config.as_ref().map(|config| config.data_dir.as_path()),
     ));
     let is_asked_for = gateway.is_some();
-    let gateway = gateway.or_else(|| config.as_ref().and_then(gateway_of));
-    let gateway = gateway.unwrap_or_else(|| GATEWAY.to_owned());
-    let node = cluster::examine(&gateway, args.token.as_deref(), timeout, is_asked_for).await;
+    let tls_alone = config.as_ref().and_then(speaks_tls_alone);
+    let node = match (gateway, tls_alone) {
+        (None, Some(address)) => cluster::Examined::unasked(address),
+        (gateway, _) => {
+            let gateway = gateway.or_else(|| config.as_ref().and_then(gateway_of));
+            let gateway = gateway.unwrap_or_else(|| GATEWAY.to_owned());
+            cluster::examine(&gateway, args.token.as_deref(), timeout, is_asked_for).await
+        }
+    };
     let answers = node.answers;
     findings.extend(node.findings);
     print(&match args.json {
@@ -161,18 +168,15 @@ pub(crate) async fn run(args: Args) -> Outcome {
     })
 }
 
-/// An address may carry a token (`http://namespace:token@host:port`), and is printed.
-fn without_credentials(url: &str) -> String {
-    match url
-        .split_once("://")
-        .and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1)))
-    {
-        Some((scheme, bare)) => format!("{scheme}://{bare}"),
-        None => url.to_owned(),
-    }
+/// The gateway of a node with this configuration, if it takes plain HTTP from nobody: it does so from this machine's own
+/// addresses alone.
+fn speaks_tls_alone(config: &NodeConfig) -> Option<SocketAddr> {
+    let address = config.gateway.first()?;
+    let from_here = address.ip().is_loopback() || address.ip().is_unspecified();
+    (config.http.cert.is_some() && !from_here).then_some(*address)
 }
 
-/// Where a node with this configuration is asked, if it has a gateway that speaks without TLS.
+/// Where a node with this configuration is asked, if it has a gateway.
 fn gateway_of(config: &NodeConfig) -> Option<String> {
     let address = config.gateway.first()?;
     let host = match address.ip().is_unspecified() {
@@ -290,12 +294,25 @@ mod tests {
             assert_eq!(gateway_of(&with(given)).as_deref(), Some(asked));
         }
         assert_eq!(gateway_of(&toml::from_str(text).unwrap()), None);
+        for (gateway, alone) in [
+            ("10.0.0.7:6420", true),
+            ("0.0.0.0:6420", false),
+            ("127.0.0.1:1", false),
+        ] {
+            let mut config = with(gateway);
+            assert_eq!(speaks_tls_alone(&config), None);
+            config.http.cert = Some("cert.pem".into());
+            assert_eq!(speaks_tls_alone(&config).is_some(), alone, "{gateway}");
+        }
     }
 
     #[test]
     fn what_cannot_be_parsed_is_not_quoted() {
-        assert_eq!(without_credentials("http://shop:sesame@a:1"), "http://a:1");
-        assert_eq!(without_credentials("http://a:1"), "http://a:1");
+        assert_eq!(
+            remote::without_credentials("http://shop:sesame@a:1"),
+            "http://a:1"
+        );
+        assert_eq!(remote::without_credentials("http://a:1"), "http://a:1");
         let error = toml::from_str::<NodeConfig>("tokens = \"sesame\"").unwrap_err();
         assert!(error.to_string().contains("sesame"), "{error}");
         let told = without_contents(&anyhow::Error::new(error).context("clinch.toml"));

@@ -72,10 +72,11 @@ impl ShardTask {
         });
     }
 
-    /// Asks for the transfer once everything that was begun here has ended.
-    pub(super) async fn continue_hand_over(&mut self) {
+    /// Asks for the transfer once everything that was begun here has ended; whether it was given up, and calls that waited
+    /// for it are served here.
+    pub(super) async fn continue_hand_over(&mut self) -> bool {
         let (Some(hand_over), Role::Owner { owner, .. }) = (&mut self.hand_over, &mut self.role) else {
-            return;
+            return false;
         };
         let is_late = hand_over.until <= Instant::now();
         if !hand_over.is_asked {
@@ -84,8 +85,11 @@ impl ShardTask {
             let ends = owner.pipeline.busy() || owner.open.len() > owner.beside.waiting.len();
             if ends || hand_over.is_resting() {
                 match (is_late, hand_over.is_leaving) {
-                    (false, _) => return,
-                    (true, false) => return self.give_up_hand_over(),
+                    (false, _) => return false,
+                    (true, false) => {
+                        self.give_up_hand_over();
+                        return true;
+                    }
                     (true, true) => tracing::warn!(
                         shard = %self.context.id,
                         "what does not end in time is left behind: its callers ask the next owner"
@@ -104,6 +108,7 @@ impl ShardTask {
         } else if is_late {
             self.give_up_hand_over();
         }
+        self.hand_over.is_none()
     }
 
     fn give_up_hand_over(&mut self) {

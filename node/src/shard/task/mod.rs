@@ -570,7 +570,10 @@ impl ShardTask {
         if !ready.is_empty() {
             self.release_reads(ready);
         }
-        self.continue_hand_over().await;
+        if self.continue_hand_over().await {
+            // Calls that were parked have run: what they made is to be proposed.
+            return Instant::now();
+        }
         let now = self.context.clock.wall();
         let next = match due {
             Some(due) => Instant::now() + Duration::from_millis(due.0.saturating_sub(now.0)).min(TICK),
