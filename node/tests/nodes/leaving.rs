@@ -199,8 +199,17 @@ async fn a_node_whose_shards_have_no_other_replica_stops_at_once() {
         cluster.start_node(index).await;
     }
     cluster.ready().await;
-    cluster.settled().await;
-    let (key, _) = key_at(&cluster, 2, "last-words", None);
+    // Only the one replica of a shard knows of its owner.
+    let key = || {
+        let mut keys = (0..100).map(|number| format!("alone-{number}"));
+        keys.find(|key| {
+            cluster
+                .owner(2, &target("last-words", key))
+                .is_some_and(|(_, owner)| owner == 2)
+        })
+    };
+    eventually("the node owns something", || async { key().is_some() }).await;
+    let key = key().expect("it owns something");
     let sleeper = cluster.node(0).cluster().get::<Sleeper>(key.as_str());
     assert_eq!(sleeper.slept().await.expect("it is awake"), 0);
     let begun = Instant::now();
