@@ -114,6 +114,54 @@ pub(crate) enum Work {
     Sleep,
 }
 
+impl Work {
+    /// Who waits for it until it has begun and ended, if somebody does.
+    pub(crate) fn caller(&self) -> Option<&Open> {
+        match self {
+            Self::Action { open, .. }
+            | Self::Inspect { open }
+            | Self::ReplaceState { open, .. }
+            | Self::ClearQueues { open }
+            | Self::Resolve { open }
+            | Self::Destroy { open }
+            | Self::Push { open, .. }
+            | Self::Connect { open, .. }
+            | Self::Message { open, .. }
+            | Self::Subscribe { open, .. }
+            | Self::Request { open, .. } => Some(open),
+            Self::Disconnect { open, .. } => open.as_ref(),
+            Self::Fire { .. }
+            | Self::Settle { .. }
+            | Self::Read { .. }
+            | Self::Update { .. }
+            | Self::Sleep => None,
+        }
+    }
+
+    /// As [`Work::caller`], for what is not done.
+    pub(crate) fn into_caller(self) -> Option<Open> {
+        match self {
+            Self::Action { open, .. }
+            | Self::Inspect { open }
+            | Self::ReplaceState { open, .. }
+            | Self::ClearQueues { open }
+            | Self::Resolve { open }
+            | Self::Destroy { open }
+            | Self::Push { open, .. }
+            | Self::Connect { open, .. }
+            | Self::Message { open, .. }
+            | Self::Subscribe { open, .. }
+            | Self::Request { open, .. } => Some(open),
+            Self::Disconnect { open, .. } => open,
+            Self::Fire { .. }
+            | Self::Settle { .. }
+            | Self::Read { .. }
+            | Self::Update { .. }
+            | Self::Sleep => None,
+        }
+    }
+}
+
 /// What an exclusive turn in progress is for.
 pub(crate) enum Running {
     /// `create` (first of all) or the hooks before the actor serves.

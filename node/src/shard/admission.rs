@@ -319,9 +319,7 @@ impl Owner {
         let Some(busy) = self.slots.get_mut(&id).and_then(|s| s.busy.as_mut()) else {
             return;
         };
-        let Some(Work::Action { open, .. } | Work::Destroy { open } | Work::Resolve { open }) =
-            busy.queue.back()
-        else {
+        let Some(open) = busy.queue.back().and_then(Work::caller) else {
             return;
         };
         if !open.chain.contains(&id) || self.reenter(id) {
@@ -330,9 +328,7 @@ impl Owner {
         let Some(busy) = self.slots.get_mut(&id).and_then(|s| s.busy.as_mut()) else {
             return;
         };
-        let Some(Work::Action { open, .. } | Work::Destroy { open } | Work::Resolve { open }) =
-            busy.queue.pop_back()
-        else {
+        let Some(open) = busy.queue.pop_back().and_then(Work::into_caller) else {
             return;
         };
         let chain = open.chain.iter().copied().chain([id]).collect();

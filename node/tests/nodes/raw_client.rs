@@ -84,6 +84,18 @@ impl Desk {
         String::from_utf8(body.into()).map_err(Error::internal)
     }
 
+    /// Opens a socket, from inside a turn.
+    #[action]
+    async fn open(&self, c: &Ctx<Self>, other: String) -> Result<()> {
+        c.get::<Desk>(other).websocket("/x").await.map(drop)
+    }
+
+    /// Adds to a queue as anybody would, from inside a turn.
+    #[action]
+    async fn push(&self, c: &Ctx<Self>, other: String) -> Result<()> {
+        c.get::<Desk>(other).queue::<u32>("jobs").push(1).await.map(drop)
+    }
+
     #[action]
     fn asked(&self) -> u32 {
         self.asked
@@ -171,8 +183,17 @@ async fn raw_requests_that_cannot_be_answered_say_why_and_leave_nothing() {
     let error = absent.fetch(get("/told")).await.unwrap_err();
     assert!(error.is("actor", "not_found"), "{error}");
     // A turn that waits for itself would wait for ever.
-    let error = desk.ask("a".into()).await.unwrap_err();
-    assert!(error.is("actor", "deadlock"), "{error}");
+    let to_itself = [
+        desk.ask("a".into()).await.map(drop),
+        desk.open("a".into()).await,
+        desk.push("a".into()).await,
+    ];
+    for result in to_itself {
+        let error = result.unwrap_err();
+        assert!(error.is("actor", "deadlock"), "{error}");
+    }
+    desk.open("b".into()).await.unwrap();
+    desk.push("b".into()).await.unwrap();
     assert_eq!(desk.asked().await.unwrap(), 0);
 }
 
