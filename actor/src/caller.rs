@@ -12,6 +12,9 @@ use crate::{Body, Error};
 /// A future on the heap.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// What a raw HTTP request brings: the reply, and the body of the answer if that is streamed.
+pub type Answered = (CallReply, Option<Body>);
+
 /// Carries calls to their actors.
 pub trait Caller: Send + Sync + 'static {
     /// Ends with the reply or an error; never waits without bound. Retries, if any, happen inside and under one
@@ -24,7 +27,7 @@ pub trait Caller: Send + Sync + 'static {
         &self,
         call: OutgoingCall,
         body: Option<Body>,
-    ) -> BoxFuture<'static, Result<(CallReply, Option<Body>), Error>> {
+    ) -> BoxFuture<'static, Result<Answered, Error>> {
         drop((call, body));
         Box::pin(std::future::ready(Err(crate::fetch::no_exchanges())))
     }

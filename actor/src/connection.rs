@@ -22,7 +22,9 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::{Actor, Body, BoxFuture, Caller, EmittedBy, Error, Event, Frame, OutgoingCall, RawHandle};
+use crate::{
+    Actor, Answered, Body, BoxFuture, Caller, EmittedBy, Error, Event, Frame, OutgoingCall, RawHandle,
+};
 
 /// How long a question for events may take: the owner answers within ten seconds, and may move meanwhile.
 const POLL_MAX: Duration = Duration::from_secs(25);
@@ -453,7 +455,7 @@ impl Caller for Over {
         &self,
         mut call: OutgoingCall,
         body: Option<Body>,
-    ) -> BoxFuture<'static, Result<(CallReply, Option<Body>), Error>> {
+    ) -> BoxFuture<'static, Result<Answered, Error>> {
         call.params = call.params.or_else(|| self.0.params.clone());
         self.0.caller.exchange(call, body)
     }

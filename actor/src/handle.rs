@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use crate::connection::no_connections;
 use crate::turn::Effect;
 use crate::{
-    Body, BoxFuture, Caller, Error, IntoKey, MissedTick, OutgoingCall, QueueHandle, ScheduleEntry,
+    Answered, Body, BoxFuture, Caller, Error, IntoKey, MissedTick, OutgoingCall, QueueHandle, ScheduleEntry,
     ScheduleId, ScheduleOp, Schedules, SendOut, Timing, Turn,
 };
 use crate::{args, cbor};
@@ -495,10 +495,7 @@ impl<R> Call<R> {
     }
 
     /// Performs a raw request, with its body if that is streamed.
-    pub(crate) fn exchange(
-        self,
-        body: Option<Body>,
-    ) -> BoxFuture<'static, Result<(CallReply, Option<Body>), Error>> {
+    pub(crate) fn exchange(self, body: Option<Body>) -> BoxFuture<'static, Result<Answered, Error>> {
         match self.outgoing() {
             Ok((caller, call)) => caller.exchange(call, body),
             Err(error) => Box::pin(ready(Err(error))),

@@ -46,7 +46,7 @@ pub use actor::{
 };
 pub use args::{Args, ArgsWriter};
 pub use body::{Body, BodySender};
-pub use caller::{BoxFuture, Caller, OutgoingCall, OwnRequest};
+pub use caller::{Answered, BoxFuture, Caller, OutgoingCall, OwnRequest};
 pub use cbor::{Any, DEPTH_MAX as CBOR_DEPTH_MAX, Rest, decode, to_vec as encode};
 pub use conn::{Access, CLOSE_REASON_MAX, Conn, ConnHooks, ConnSeat, Frame, Visit};
 pub use connection::{ConnStatus, Connection, Events};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use clinch_actor::{Actor, Body, BoxFuture, Caller, Error, IntoKey, OutgoingCall, RawHandle};
+use clinch_actor::{Actor, Answered, Body, BoxFuture, Caller, Error, IntoKey, OutgoingCall, RawHandle};
 use clinch_transport::{
     CertBundle, IdentityError, PeerId, RefuseAll, Sockets, Transport, TransportConfig, UdpSockets,
 };
@@ -80,7 +80,7 @@ impl Caller for Cluster {
         &self,
         call: OutgoingCall,
         body: Option<Body>,
-    ) -> BoxFuture<'static, Result<(CallReply, Option<Body>), Error>> {
+    ) -> BoxFuture<'static, Result<Answered, Error>> {
         let router = self.router.clone();
         Box::pin(async move { router.exchange(routed(call), body).await.map_err(Error::from) })
     }

@@ -12,14 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use clinch_actor::{Body, Error};
+use clinch_actor::{Answered, Body, Error};
 use clinch_transport::{InStream, OutStream};
 use clinch_types::{CallError, CallReply, codec, limits};
 use http_body::{Body as HttpBody, Frame as BodyFrame, SizeHint};
 use parking_lot::Mutex;
-
-/// What a call over an exchange brings: the reply, and the body of the answer if that is streamed.
-pub type Answered = (CallReply, Option<Body>);
 
 /// A frame of the answering half, as the owner's node writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]

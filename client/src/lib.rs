@@ -12,7 +12,8 @@ mod router;
 mod session;
 
 pub use client::{Client, ClientConfig, ClientError, Cluster};
-pub use exchange::{Answered, Frame as ExchangeFrame};
+pub use clinch_actor::Answered;
+pub use exchange::Frame as ExchangeFrame;
 pub use http::{HttpClient, encode as percent_encode, gateway_url};
 pub use router::{BoxFuture, LocalShards, RoutedCall, Router, RouterConfig};
 pub use session::Session;

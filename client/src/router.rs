@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use clinch_actor::Body;
+use clinch_actor::{Answered, Body};
 use clinch_transport::{Class, PeerId, RefusalCode, Transport, TransportError};
 use clinch_types::{
     ActorError, CallError, CallOp, CallReply, CallRequest, ConnId, Consistency, Door, ListReply, ListRequest,
@@ -21,7 +21,7 @@ use clinch_types::{
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
-use crate::exchange::{Answered, Offer, Wire};
+use crate::exchange::{Offer, Wire};
 use crate::metric_names::CALL_RETRIES;
 use crate::session::{Session, Ticket};
 

@@ -26,13 +26,14 @@ use crate::control::Control;
 use crate::desk::Desk;
 use crate::shard::{Group, Raft, ShardMsg, kinds, respond};
 
-/// Time the others have to hear that this node leaves. All of it is spent only when one of them has just died.
+/// Time the others have to hear, each time they are told, that this node leaves. All of it is spent only when one of them has
+/// just died, or stands still.
 const TELL_MAX: Duration = Duration::from_millis(300);
 /// Time actors have to fall asleep before their shard moves; calls are served meanwhile.
 const REST_MAX: Duration = Duration::from_secs(4);
 /// Shards on their way at a time.
 const AT_ONCE: usize = 4;
-/// Rounds of giving away: another node may have begun a hand-over to this one before it heard.
+/// Rounds of telling and giving away: one may not have heard in time, or have begun a hand-over to this node before it did.
 const ROUNDS: usize = 3;
 /// How often it is looked at whether a shard has moved, should nothing be heard of it.
 const LOOK: Duration = Duration::from_millis(20);
